@@ -1,0 +1,229 @@
+//! Audit records: what each device did or refused, chained and signed.
+//!
+//! Each record names the digest of the one before it, so that a change, a gap or a swap shows. An
+//! intent stands before the effect, an outcome after it; neither is ever changed. Each start of a
+//! node opens a segment that names the head before it.
+
+use minicbor::{Decode, Encode};
+
+use crate::{
+    decision::{Decision, Point},
+    device::word_enum,
+    graph::StepId,
+    id::{BootId, DeviceId, Digest, RunId, SegmentId, StatementId},
+    manifest::CapabilityName,
+    signed::Signed,
+    time::WallTime,
+};
+
+/// The most bytes of one record.
+pub const RECORD_BYTES_MAX: usize = 4 << 10;
+
+/// A checkpoint follows after so many records at the latest.
+pub const CHECKPOINT_RECORDS: u64 = 100;
+
+/// The newest record of a chain.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Head {
+    /// Whose chain.
+    #[n(0)]
+    pub device: DeviceId,
+    /// Which start of it.
+    #[n(1)]
+    pub segment: SegmentId,
+    /// The position in the whole chain, from 0.
+    #[n(2)]
+    pub position: u64,
+    /// The record.
+    #[n(3)]
+    pub digest: Digest,
+}
+
+/// One record.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Record {
+    /// Which start of the node wrote it.
+    #[n(0)]
+    pub segment: SegmentId,
+    /// Its place within the segment, from 0.
+    #[n(1)]
+    pub sequence: u64,
+    /// Its place in the whole chain, from 0.
+    #[n(2)]
+    pub position: u64,
+    /// The record before it, of this or the last segment.
+    #[n(3)]
+    pub previous: Option<Digest>,
+    /// The writer's wall clock.
+    #[n(4)]
+    pub time: WallTime,
+    /// What it says.
+    #[n(5)]
+    pub body: Body,
+}
+
+word_enum! {
+    /// How a step ended, as the chain keeps it.
+    Ending, "done, failed, denied, cancelled, uncertain" {
+        /// It gave a value.
+        0 Done = "done",
+        /// It was tried and did not work.
+        1 Failed = "failed",
+        /// It was refused at the second decision.
+        2 Denied = "denied",
+        /// It was stopped.
+        3 Cancelled = "cancelled",
+        /// Its effect may have happened and may not.
+        4 Uncertain = "uncertain",
+    }
+}
+
+/// What was read and written while a step ran.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Touched {
+    /// How many documents.
+    #[n(0)]
+    pub count: u64,
+    /// The running hash over their ids, in order.
+    #[n(1)]
+    pub hash: Digest,
+}
+
+impl Touched {
+    /// Nothing yet.
+    pub const NONE: Self = Self { count: 0, hash: Digest::from_bytes([0; 32]) };
+
+    /// Adds one document, or whatever its id stands for.
+    pub fn add(&mut self, id: &[u8]) {
+        let bytes = [self.hash.as_bytes().as_slice(), id].concat();
+        *self = Self { count: self.count + 1, hash: Digest::of(&bytes) };
+    }
+}
+
+/// What a record says.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub enum Body {
+    /// The node started.
+    #[n(0)]
+    Segment {
+        /// Which start.
+        #[n(0)]
+        boot: BootId,
+        /// A later head that another device had countersigned: the disk had lost records.
+        #[n(1)]
+        recovered: Option<Head>,
+    },
+    /// Something is about to be done, or was refused.
+    #[n(1)]
+    Intent {
+        /// As owner, as executor, or for a call.
+        #[n(0)]
+        point: Point,
+        /// The run.
+        #[n(1)]
+        run: RunId,
+        /// The step.
+        #[n(2)]
+        step: StepId,
+        /// The other side: the executor where this is the owner, else the owner.
+        #[n(3)]
+        device: DeviceId,
+        /// The agent.
+        #[n(4)]
+        agent: Digest,
+        /// What.
+        #[n(5)]
+        capability: CapabilityName,
+        /// The canonical arguments, hashed under the fabric's addressing key.
+        #[n(6)]
+        input: Digest,
+        /// What the rules said.
+        #[n(7)]
+        decision: Decision,
+        /// Which rules.
+        #[n(8)]
+        policy: Digest,
+    },
+    /// How it ended.
+    #[n(2)]
+    Outcome {
+        /// The position of its intent.
+        #[n(0)]
+        intent: u64,
+        /// How.
+        #[n(1)]
+        ending: Ending,
+        /// The output, hashed under the fabric's addressing key.
+        #[n(2)]
+        output: Option<Digest>,
+        /// Documents read.
+        #[n(3)]
+        reads: Touched,
+        /// Documents written.
+        #[n(4)]
+        writes: Touched,
+    },
+    /// All before this is bound by one signature.
+    #[n(3)]
+    Checkpoint,
+    /// A statement of the trust graph was learned or made.
+    #[n(4)]
+    Trust {
+        /// Which.
+        #[n(0)]
+        statement: StatementId,
+    },
+    /// A person did something that no run covers.
+    #[n(5)]
+    Operator {
+        /// What, in a word or two, without content.
+        #[n(0)]
+        action: String,
+    },
+    /// Strangers were turned away in the last minute.
+    #[n(6)]
+    Strangers {
+        /// How many.
+        #[n(0)]
+        count: u64,
+    },
+}
+
+/// A message of `/weft/audit/1`.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub enum AuditMessage {
+    /// My newest head that is on disk, signed by me.
+    #[n(0)]
+    Head(#[n(0)] Signed),
+    /// Your head, countersigned by me.
+    #[n(1)]
+    Witness(#[n(0)] Signed),
+    /// Send me records of that device from that position on.
+    #[n(2)]
+    Want {
+        /// Whose.
+        #[n(0)]
+        device: DeviceId,
+        /// From where.
+        #[n(1)]
+        position: u64,
+    },
+    /// Records, in order.
+    #[n(3)]
+    Records {
+        /// Whose.
+        #[n(0)]
+        device: DeviceId,
+        /// The position of the first.
+        #[n(1)]
+        position: u64,
+        /// Each a signed [`Record`].
+        #[n(2)]
+        records: Vec<Signed>,
+    },
+}

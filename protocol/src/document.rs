@@ -1,0 +1,331 @@
+//! Documents: what they are called, who vouches for their changes, and what is left of deleted ones.
+//!
+//! A document is a set of Automerge changes. Changes are unsigned, so each carries an actor id that
+//! derives from one start of one device, and the device signs a [`Vouch`] for its newest change with
+//! each flush. A deletion is a signed [`Tombstone`] that names the changes which it buries; a change
+//! that it does not name brings the document back.
+
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use minicbor::{Decode, Decoder, Encode, decode};
+use thiserror::Error;
+
+use crate::{
+    id::{ActorId, DeviceId, Digest, DocumentId, FabricId},
+    time::WallTime,
+};
+
+/// The most bytes of one change on the wire; larger things are blobs.
+///
+/// Leaves room in a frame for the vouches and the heads that go with it.
+pub const CHANGE_BYTES_MAX: usize = 768 << 10;
+
+/// The most bytes of a signed [`Vouch`].
+pub const VOUCH_BYTES_MAX: usize = 256;
+
+/// The most bytes of a signed [`Tombstone`].
+pub const TOMBSTONE_BYTES_MAX: usize = 64 << 10;
+
+/// What a document is for: one lower-case word.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode)]
+#[cbor(transparent)]
+pub struct DocumentKind(#[n(0)] Cow<'static, str>);
+
+impl DocumentKind {
+    /// The ids of the singletons.
+    pub const ROOT: Self = Self(Cow::Borrowed("root"));
+    /// Agents, their versions, which device offers and has installed what.
+    pub const REGISTRY: Self = Self(Cow::Borrowed("registry"));
+    /// Aliases; policy bundles by hash.
+    pub const SETTINGS: Self = Self(Cow::Borrowed("settings"));
+    /// A note.
+    pub const NOTE: Self = Self(Cow::Borrowed("note"));
+    /// A timer set.
+    pub const TIMER: Self = Self(Cow::Borrowed("timer"));
+    /// The view of a run.
+    pub const RUN: Self = Self(Cow::Borrowed("run"));
+
+    /// Kinds of which a fabric has exactly one document.
+    pub const SINGLETONS: [Self; 3] = [Self::ROOT, Self::REGISTRY, Self::SETTINGS];
+
+    /// The word.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a fabric has exactly one document of this kind.
+    pub fn is_singleton(&self) -> bool {
+        Self::SINGLETONS.contains(self)
+    }
+}
+
+impl fmt::Display for DocumentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The text is not one lower-case word.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("read {0:?} as a kind of document: expected 1 to 32 of a-z, 0-9 and hyphens")]
+pub struct ParseKindError(String);
+
+impl FromStr for DocumentKind {
+    type Err = ParseKindError;
+
+    fn from_str(text: &str) -> Result<Self, ParseKindError> {
+        let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if (1..=32).contains(&text.len()) && text.bytes().all(letter) {
+            Ok(Self(Cow::Owned(text.to_owned())))
+        } else {
+            Err(ParseKindError(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl<'b, C> Decode<'b, C> for DocumentKind {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        d.str()?.parse().map_err(|_| decode::Error::message("a kind of document"))
+    }
+}
+
+impl DocumentId {
+    /// The id of the only document of `kind` in `fabric`, the same on each of its devices.
+    pub fn singleton(fabric: &FabricId, kind: &DocumentKind) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("weft 2026 singleton document v1");
+        hasher.update(fabric.as_bytes()).update(kind.as_str().as_bytes());
+        Self::from_bytes(first_16(&hasher))
+    }
+}
+
+/// Drawn at each start of a node and persisted before anything is sent, so that no start writes under
+/// the actor id of another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
+#[cbor(transparent)]
+pub struct StartNonce(
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub [u8; 16],
+);
+
+impl ActorId {
+    /// The author of the changes that `device` makes in the start that drew `start`: the first
+    /// sixteen bytes of BLAKE3(device key ‖ start nonce).
+    pub fn of(device: &DeviceId, start: &StartNonce) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(device.as_bytes()).update(&start.0);
+        Self::from_bytes(first_16(&hasher))
+    }
+}
+
+fn first_16(hasher: &blake3::Hasher) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// One epoch of a document: what indexes, messages and rows are about.
+///
+/// The order is that of [`DocumentKey::to_bytes`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct DocumentKey {
+    /// Which document.
+    #[n(0)]
+    pub document: DocumentId,
+    /// How often its history was rolled over; 0 so far for every document.
+    #[n(1)]
+    pub epoch: u32,
+}
+
+impl DocumentKey {
+    /// The length of [`DocumentKey::to_bytes`].
+    pub const LEN: usize = 20;
+
+    /// The last key that there can be.
+    pub const MAX: Self = Self { document: DocumentId::from_bytes([0xff; 16]), epoch: u32::MAX };
+
+    /// The first epoch of `document`.
+    pub const fn first(document: DocumentId) -> Self {
+        Self { document, epoch: 0 }
+    }
+
+    /// Id, then epoch with its most significant byte first.
+    pub fn to_bytes(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..16].copy_from_slice(self.document.as_bytes());
+        bytes[16..].copy_from_slice(&self.epoch.to_be_bytes());
+        bytes
+    }
+
+    /// The opposite of [`DocumentKey::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (document, epoch) = bytes.split_at_checked(16)?;
+        Some(Self {
+            document: DocumentId::from_bytes(document.try_into().ok()?),
+            epoch: u32::from_be_bytes(epoch.try_into().ok()?),
+        })
+    }
+}
+
+/// The SHA-256 hash by which Automerge names a change.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct ChangeHash(
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub [u8; 32],
+);
+
+impl fmt::Debug for ChangeHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChangeHash({:02x}{:02x}{:02x}{:02x})", self.0[0], self.0[1], self.0[2], self.0[3])
+    }
+}
+
+/// That a device made changes: those of one actor among the ancestors of `hash`, and `hash` itself.
+///
+/// Signed under [`crate::signed::Domain::Vouch`]. Its author is `device`, or, after `device` was
+/// revoked, a device that had applied the changes before it heard of that.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Vouch {
+    /// Which document.
+    #[n(0)]
+    pub key: DocumentKey,
+    /// Whose start the actor is.
+    #[n(1)]
+    pub device: DeviceId,
+    /// Which start; with `device` it gives the actor.
+    #[n(2)]
+    pub start: StartNonce,
+    /// The number of the newest change among the actor's, from 1.
+    #[n(3)]
+    pub seq: u64,
+    /// The newest change.
+    #[n(4)]
+    pub hash: ChangeHash,
+}
+
+impl Vouch {
+    /// Whose changes are vouched for.
+    pub fn actor(&self) -> ActorId {
+        ActorId::of(&self.device, &self.start)
+    }
+}
+
+/// How many changes of each actor there are. Ordered, each actor once.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Clock(#[n(0)] pub std::collections::BTreeMap<ActorId, u64>);
+
+impl Clock {
+    /// Whether every change counted by `other` is counted here.
+    pub fn covers(&self, other: &Self) -> bool {
+        other.0.iter().all(|(actor, seq)| self.0.get(actor).is_some_and(|own| own >= seq))
+    }
+
+    /// Counts what either counts.
+    pub fn join(&mut self, other: &Self) {
+        for (actor, seq) in &other.0 {
+            let own = self.0.entry(*actor).or_default();
+            *own = (*own).max(*seq);
+        }
+    }
+}
+
+/// The deletion of a document, signed under [`crate::signed::Domain::Tombstone`].
+///
+/// It buries the changes that its author had. A change that is not among them was made by somebody
+/// who did not know of the deletion, and brings the document back.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Tombstone {
+    /// Which document.
+    #[n(0)]
+    pub key: DocumentKey,
+    /// What it was.
+    #[n(1)]
+    pub kind: DocumentKind,
+    /// Which changes are buried.
+    #[n(2)]
+    pub buried: Clock,
+    /// When, by the author's wall clock.
+    #[n(3)]
+    pub time: WallTime,
+}
+
+/// What the index says of a document. Two devices hold the same of it exactly if this is equal.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct IndexState {
+    /// The newest changes, ordered; none if it is deleted.
+    #[n(0)]
+    pub heads: Vec<ChangeHash>,
+    /// The changes that tombstones bury; empty if there was never one.
+    #[n(1)]
+    pub buried: Clock,
+}
+
+impl IndexState {
+    /// The BLAKE3 hash that is compared.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&crate::codec::encode(self))
+    }
+
+    /// Whether nothing is left of the document but tombstones.
+    pub fn is_deleted(&self) -> bool {
+        self.heads.is_empty()
+    }
+
+    /// Whether somebody deleted it while somebody else wrote to it.
+    pub fn is_revived(&self) -> bool {
+        !self.heads.is_empty() && !self.buried.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    #[test]
+    fn kinds_are_words() {
+        assert_eq!("note".parse::<DocumentKind>(), Ok(DocumentKind::NOTE));
+        for text in ["", "Note", "a b", &"x".repeat(33)] {
+            assert!(text.parse::<DocumentKind>().is_err(), "{text}");
+        }
+        assert!(codec::decode::<DocumentKind>(&codec::encode(&"No"), 16).is_err());
+    }
+
+    #[test]
+    fn keys_order_as_their_bytes() {
+        let key = |byte, epoch| DocumentKey { document: DocumentId::from_bytes([byte; 16]), epoch };
+        let keys = [key(0, 0), key(0, 1), key(0, 256), key(1, 0), key(255, u32::MAX)];
+        for pair in keys.windows(2) {
+            assert!(pair[0] < pair[1] && pair[0].to_bytes() < pair[1].to_bytes());
+        }
+        assert_eq!(DocumentKey::from_bytes(&keys[2].to_bytes()), Some(keys[2]));
+        assert_eq!(DocumentKey::from_bytes(&[0; 19]), None);
+    }
+
+    #[test]
+    fn singletons_differ_by_fabric_and_name() {
+        let (one, other) = (FabricId::from_bytes([1; 32]), FabricId::from_bytes([2; 32]));
+        let id = DocumentId::singleton(&one, &DocumentKind::REGISTRY);
+        assert_eq!(id, DocumentId::singleton(&one, &"registry".parse().unwrap()));
+        assert_ne!(id, DocumentId::singleton(&one, &DocumentKind::SETTINGS));
+        assert_ne!(id, DocumentId::singleton(&other, &DocumentKind::REGISTRY));
+    }
+
+    #[test]
+    fn clocks_cover_and_join() {
+        let actor = |byte| ActorId::from_bytes([byte; 16]);
+        let mut one = Clock([(actor(1), 3)].into());
+        let other = Clock([(actor(1), 2), (actor(2), 1)].into());
+        assert!(!one.covers(&other) && one.covers(&Clock::default()));
+        one.join(&other);
+        assert!(one.covers(&other));
+        assert_eq!(one, Clock([(actor(1), 3), (actor(2), 1)].into()));
+    }
+}

@@ -1,0 +1,66 @@
+//! Who is here: a signed, ephemeral record, never a document.
+
+use minicbor::{Decode, Encode};
+
+use crate::{
+    id::{BootId, DeviceId},
+    signed::Signed,
+    time::WallTime,
+};
+
+/// The most bytes of one record.
+pub const PRESENCE_BYTES_MAX: usize = 4 << 10;
+
+/// A model that a device can answer with.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct ModelReady {
+    /// Its name.
+    #[n(0)]
+    pub name: String,
+    /// Measured, in thousandths of a token a second; 0: not measured yet.
+    #[n(1)]
+    pub speed_milli: u64,
+}
+
+/// What a device says of itself now.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Presence {
+    /// Who.
+    #[n(0)]
+    pub device: DeviceId,
+    /// Which start of it.
+    #[n(1)]
+    pub boot: BootId,
+    /// Counts the records of this start.
+    #[n(2)]
+    pub sequence: u64,
+    /// Where it listens, as multiaddrs.
+    #[n(3)]
+    pub addresses: Vec<String>,
+    /// Steps that wait or run there.
+    #[n(4)]
+    pub queue: u32,
+    /// Charge in percent; `None`: not on battery.
+    #[n(5)]
+    pub battery: Option<u8>,
+    /// Whether its network costs money.
+    #[n(6)]
+    pub metered: bool,
+    /// Models that answer there.
+    #[n(7)]
+    pub models: Vec<ModelReady>,
+    /// Its wall clock.
+    #[n(8)]
+    pub time: WallTime,
+}
+
+/// A message of `/weft/presence/1`.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub enum PresenceMessage {
+    /// The newest record of some devices, each a signed [`Presence`].
+    #[n(0)]
+    Records(#[n(0)] Vec<Signed>),
+}
