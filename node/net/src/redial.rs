@@ -1,0 +1,328 @@
+//! When to dial the members that are not connected.
+//!
+//! A member is dialled at once when it becomes one, when a new address of it is known, when it is
+//! sighted and when a connection that had settled is lost; after a failure the wait doubles, from
+//! [`BACKOFF_MIN`] to [`BACKOFF_MAX`]. A connection that ends before it settled counts as a
+//! failure, so that a peer which accepts and hangs up is not dialled in a loop.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use weft_protocol::{id::DeviceId, time::Timestamp};
+
+/// The wait after the first failure: a node that restarts is back within a second.
+pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(250);
+
+/// The longest wait: a device that is off for days costs a few packets in five minutes.
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(300);
+
+/// A connection that lasted so long had settled, whatever was said on it.
+pub(crate) const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Input {
+    /// Who belongs now.
+    Members(BTreeSet<DeviceId>),
+    /// An address that was not known, or a sighting, or the wish to dial now.
+    Reachable(DeviceId),
+    /// This node has a new address itself: what could not be reached from the old network may be
+    /// near now.
+    Moved,
+    /// A connection is up, whoever dialled.
+    Connected(DeviceId),
+    /// The connection serves: trust was merged on both sides.
+    Settled(DeviceId),
+    /// The last connection is gone.
+    Lost(DeviceId),
+    /// A dial came to nothing.
+    Failed(DeviceId),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// No address is known.
+    Unreachable,
+    Waiting {
+        until: Timestamp,
+    },
+    Dialling,
+    Connected {
+        since: Timestamp,
+        settled: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    state: State,
+    has_address: bool,
+    failures: u32,
+}
+
+/// The machine.
+#[derive(Debug, Default)]
+pub(crate) struct Redial {
+    members: BTreeMap<DeviceId, Member>,
+    /// Devices with an address that are not members, or not yet.
+    reachable: BTreeSet<DeviceId>,
+    dials: VecDeque<DeviceId>,
+}
+
+impl Redial {
+    pub(crate) fn handle_input(&mut self, input: Input, now: Timestamp) {
+        match input {
+            Input::Members(devices) => self.on_members(&devices, now),
+            Input::Reachable(device) => self.on_reachable(device, now),
+            Input::Moved => {
+                for member in self.members.values_mut() {
+                    if let State::Waiting { until } = &mut member.state {
+                        *until = now;
+                        member.failures = 0;
+                    }
+                }
+            }
+            Input::Connected(device) => {
+                if let Some(member) = self.members.get_mut(&device)
+                    && !matches!(member.state, State::Connected { .. })
+                {
+                    member.state = State::Connected { since: now, settled: false };
+                }
+            }
+            Input::Settled(device) => {
+                if let Some(member) = self.members.get_mut(&device)
+                    && let State::Connected { settled, .. } = &mut member.state
+                {
+                    *settled = true;
+                    member.failures = 0;
+                }
+            }
+            Input::Lost(device) => self.on_lost(device, now),
+            Input::Failed(device) => {
+                if let Some(member) = self.members.get_mut(&device)
+                    && member.state == State::Dialling
+                {
+                    member.fail(now);
+                }
+            }
+        }
+        self.handle_timeout(now);
+    }
+
+    /// Makes due what waits until `now` or before.
+    pub(crate) fn handle_timeout(&mut self, now: Timestamp) {
+        for (&device, member) in &mut self.members {
+            if let State::Waiting { until } = member.state
+                && until <= now
+            {
+                member.state = State::Dialling;
+                self.dials.push_back(device);
+            }
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
+        self.members
+            .values()
+            .filter_map(|member| match member.state {
+                State::Waiting { until } => Some(until),
+                State::Unreachable | State::Dialling | State::Connected { .. } => None,
+            })
+            .min()
+    }
+
+    /// The next device to dial, at all its addresses.
+    pub(crate) fn poll_output(&mut self) -> Option<DeviceId> {
+        self.dials.pop_front()
+    }
+
+    fn on_members(&mut self, devices: &BTreeSet<DeviceId>, now: Timestamp) {
+        let reachable = &mut self.reachable;
+        self.members.retain(|device, member| {
+            let stays = devices.contains(device);
+            if !stays && member.has_address {
+                reachable.insert(*device);
+            }
+            stays
+        });
+        self.dials.retain(|device| devices.contains(device));
+        for &device in devices {
+            self.members.entry(device).or_insert_with(|| {
+                let has_address = reachable.remove(&device);
+                let state =
+                    if has_address { State::Waiting { until: now } } else { State::Unreachable };
+                Member { state, has_address, failures: 0 }
+            });
+        }
+    }
+
+    fn on_reachable(&mut self, device: DeviceId, now: Timestamp) {
+        let Some(member) = self.members.get_mut(&device) else {
+            self.reachable.insert(device);
+            return;
+        };
+        member.has_address = true;
+        match member.state {
+            State::Unreachable | State::Waiting { .. } => {
+                member.failures = 0;
+                member.state = State::Waiting { until: now };
+            }
+            State::Dialling | State::Connected { .. } => {}
+        }
+    }
+
+    fn on_lost(&mut self, device: DeviceId, now: Timestamp) {
+        let Some(member) = self.members.get_mut(&device) else { return };
+        let State::Connected { since, settled } = member.state else { return };
+        if !member.has_address {
+            member.state = State::Unreachable;
+        } else if settled || now.since(since) >= SETTLED_AFTER {
+            member.failures = 0;
+            member.state = State::Waiting { until: now };
+        } else {
+            member.fail(now);
+        }
+    }
+}
+
+impl Member {
+    fn fail(&mut self, now: Timestamp) {
+        let wait = BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.state = State::Waiting { until: now + wait };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE: DeviceId = DeviceId::from_bytes([1; 32]);
+    const OTHER: DeviceId = DeviceId::from_bytes([2; 32]);
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn members(devices: &[DeviceId]) -> Input {
+        Input::Members(devices.iter().copied().collect())
+    }
+
+    /// Feeds the inputs and yields what is dialled after each.
+    fn dials(redial: &mut Redial, inputs: Vec<(u64, Input)>) -> Vec<(u64, DeviceId)> {
+        let mut dialled = Vec::new();
+        for (millis, input) in inputs {
+            redial.handle_input(input, at(millis));
+            while let Some(device) = redial.poll_output() {
+                dialled.push((millis, device));
+            }
+        }
+        dialled
+    }
+
+    #[test]
+    fn a_member_is_dialled_once_it_has_an_address_in_either_order() {
+        let first = vec![(0, members(&[DEVICE])), (5, Input::Reachable(DEVICE))];
+        assert_eq!(dials(&mut Redial::default(), first), [(5, DEVICE)]);
+        let second = vec![(0, Input::Reachable(DEVICE)), (5, members(&[DEVICE, OTHER]))];
+        assert_eq!(dials(&mut Redial::default(), second), [(5, DEVICE)]);
+    }
+
+    #[test]
+    fn failures_double_the_wait_up_to_five_minutes() {
+        let mut redial = Redial::default();
+        let start = vec![(0, members(&[DEVICE])), (0, Input::Reachable(DEVICE))];
+        assert_eq!(dials(&mut redial, start), [(0, DEVICE)]);
+        let (mut now, mut waits) = (at(0), Vec::new());
+        for _ in 0..13 {
+            redial.handle_input(Input::Failed(DEVICE), now);
+            assert_eq!(redial.poll_output(), None);
+            let due = redial.poll_timeout().unwrap();
+            waits.push(due.since(now).as_millis());
+            redial.handle_timeout(due);
+            assert_eq!(redial.poll_output(), Some(DEVICE));
+            now = due;
+        }
+        assert_eq!(
+            waits,
+            [
+                250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000,
+                300_000, 300_000
+            ]
+        );
+    }
+
+    #[test]
+    fn a_settled_connection_is_dialled_again_at_once_and_another_after_a_wait() {
+        let mut redial = Redial::default();
+        let settled = vec![
+            (0, members(&[DEVICE])),
+            (0, Input::Reachable(DEVICE)),
+            (10, Input::Connected(DEVICE)),
+            (20, Input::Settled(DEVICE)),
+            (30, Input::Lost(DEVICE)),
+        ];
+        assert_eq!(dials(&mut redial, settled), [(0, DEVICE), (30, DEVICE)]);
+        let hung_up = vec![(40, Input::Connected(DEVICE)), (50, Input::Lost(DEVICE))];
+        assert_eq!(dials(&mut redial, hung_up), []);
+        assert_eq!(redial.poll_timeout(), Some(at(300)));
+    }
+
+    #[test]
+    fn a_connection_that_lasted_has_settled() {
+        let mut redial = Redial::default();
+        let lasted = vec![
+            (0, members(&[DEVICE])),
+            (0, Input::Reachable(DEVICE)),
+            (0, Input::Connected(DEVICE)),
+            (10_000, Input::Lost(DEVICE)),
+        ];
+        assert_eq!(dials(&mut redial, lasted), [(0, DEVICE), (10_000, DEVICE)]);
+    }
+
+    #[test]
+    fn a_sighting_ends_the_wait_and_a_connected_member_is_not_dialled() {
+        let mut redial = Redial::default();
+        let inputs = vec![
+            (0, members(&[DEVICE])),
+            (0, Input::Reachable(DEVICE)),
+            (0, Input::Failed(DEVICE)),
+            (100, Input::Reachable(DEVICE)),
+            (110, Input::Connected(DEVICE)),
+            (120, Input::Reachable(DEVICE)),
+            (130, Input::Failed(DEVICE)),
+        ];
+        assert_eq!(dials(&mut redial, inputs), [(0, DEVICE), (100, DEVICE)]);
+        assert_eq!(redial.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_new_network_ends_every_wait() {
+        let mut redial = Redial::default();
+        let inputs = vec![
+            (0, Input::Reachable(DEVICE)),
+            (0, members(&[DEVICE, OTHER])),
+            (0, Input::Failed(DEVICE)),
+            (100, Input::Moved),
+            (100, Input::Moved),
+        ];
+        assert_eq!(dials(&mut redial, inputs), [(0, DEVICE), (100, DEVICE)]);
+    }
+
+    #[test]
+    fn whoever_left_is_not_dialled_until_it_is_back() {
+        let mut redial = Redial::default();
+        let inputs = vec![
+            (0, members(&[DEVICE])),
+            (0, Input::Reachable(DEVICE)),
+            (0, Input::Failed(DEVICE)),
+            (10, members(&[])),
+        ];
+        assert_eq!(dials(&mut redial, inputs), [(0, DEVICE)]);
+        assert_eq!(redial.poll_timeout(), None);
+        redial.handle_input(members(&[DEVICE]), at(400));
+        assert_eq!(redial.poll_output(), Some(DEVICE));
+    }
+}

@@ -1,0 +1,250 @@
+//! Building a swarm: transports, limits, listeners.
+
+use std::{io, num::NonZeroU8, time::Duration};
+
+use libp2p::{
+    Swarm, SwarmBuilder, TransportError, connection_limits, identify,
+    identity::Keypair,
+    mdns, memory_connection_limits, noise, ping,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+    tcp, yamux,
+};
+use thiserror::Error;
+use weft_protocol::frame::Protocol;
+
+use crate::{
+    Reach, address,
+    gate::{Gate, Terms},
+};
+
+/// Handshakes from outside at once.
+const PENDING_IN_MAX: u32 = 16;
+
+/// Connections to one peer: one, two dials at once, and a dead one that is not noticed yet.
+const CONNECTIONS_FOR_PEER_MAX: u32 = 4;
+
+/// Connections in all: twenty devices and the strangers with room to spare.
+const CONNECTIONS_MAX: u32 = 128;
+
+/// Strangers at once; each costs at most one stream and a handshake.
+const STRANGERS_MAX: usize = 32;
+
+/// Strangers at once from one source address.
+const STRANGERS_FOR_IP_MAX: usize = 4;
+
+/// Streams of one connection: seven protocols, identify and ping, each twice while one replaces
+/// the other, doubled.
+const STREAMS_MAX: u32 = 64;
+
+/// Inbound streams of one connection that are negotiated at once.
+const NEGOTIATING_MAX: usize = 16;
+
+/// What one QUIC stream may have under way: the largest frame and one being read.
+const QUIC_STREAM_WINDOW_BYTES: u32 = 2 << 20;
+
+/// What one QUIC connection may have under way: 8 MiB fill 100 ms of a 640 Mbit/s link.
+const QUIC_CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// After so long without a packet a QUIC peer is gone. Two keep-alives may be
+/// lost on the way.
+const QUIC_IDLE_TIMEOUT_MS: u32 = 10_000;
+
+/// How often an idle QUIC connection says that it lives.
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(4);
+
+/// How often the round trip is measured, which also keeps TCP connections honest.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// After so long without an answer to a ping the connection is closed.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The share of the machine's memory over which no connection is taken.
+const MEMORY_SHARE_MAX: f64 = 0.8;
+
+/// How often a port that was free is chosen anew because somebody took it meanwhile.
+const PORT_TRIES_MAX: usize = 16;
+
+/// Why a network did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Another program listens there.
+    #[error("listen on port {port}: it is taken; end the other program or choose another port")]
+    PortTaken {
+        /// The port, of UDP or TCP.
+        port: u16,
+    },
+    /// The system refuses to listen.
+    #[error("listen on {address}")]
+    Listen {
+        /// The multiaddr.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A transport or mDNS could not be set up.
+    #[error("set up {what}")]
+    SetUp {
+        /// Which part.
+        what: &'static str,
+        /// What it said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// The behaviours of the main swarm. The gate is last: what it let pass no other refuses.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    memory: memory_connection_limits::Behaviour,
+    ping: ping::Behaviour,
+    identify: identify::Behaviour,
+    mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) gate: Gate,
+}
+
+/// Builds the main swarm, which does not listen yet.
+pub(crate) fn main(key: Keypair, mdns: bool) -> Result<Swarm<Behaviour>, StartError> {
+    let set_up_mdns = || mdns::tokio::Behaviour::new(mdns::Config::default(), key.public().into());
+    let mdns = if mdns {
+        Some(
+            set_up_mdns()
+                .map_err(|error| StartError::SetUp { what: "mDNS", source: error.into() })?,
+        )
+    } else {
+        None
+    };
+    let names = |protocols: &[Protocol]| protocols.iter().map(|p| crate::actor::name(*p)).collect();
+    let behaviour = Behaviour {
+        limits: limits(CONNECTIONS_MAX),
+        memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE_MAX),
+        ping: ping::Behaviour::new(
+            ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
+        ),
+        identify: identify::Behaviour::new(
+            identify::Config::new("weft/1".to_owned(), key.public())
+                .with_agent_version(concat!("weft/", env!("CARGO_PKG_VERSION")).to_owned())
+                .with_hide_listen_addrs(true)
+                .with_cache_size(0),
+        ),
+        mdns: Toggle::from(mdns),
+        gate: Gate::new(Terms {
+            member: names(&Protocol::SPOKEN),
+            stranger: names(&[Protocol::Trust]),
+            strangers_max: STRANGERS_MAX,
+            strangers_for_ip_max: STRANGERS_FOR_IP_MAX,
+        }),
+    };
+    build(key, behaviour)
+}
+
+/// The limits on connections, whoever makes them.
+pub(crate) fn limits(connections_max: u32) -> connection_limits::Behaviour {
+    connection_limits::Behaviour::new(
+        connection_limits::ConnectionLimits::default()
+            .with_max_pending_incoming(Some(PENDING_IN_MAX))
+            .with_max_established_per_peer(Some(CONNECTIONS_FOR_PEER_MAX))
+            .with_max_established(Some(connections_max)),
+    )
+}
+
+/// Builds a swarm over QUIC and TCP.
+pub(crate) fn build<B: NetworkBehaviour>(
+    key: Keypair,
+    behaviour: B,
+) -> Result<Swarm<B>, StartError> {
+    let yamux = || {
+        let mut config = yamux::Config::default();
+        config.set_max_num_streams(STREAMS_MAX as usize);
+        config
+    };
+    let swarm = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux)
+        .map_err(|error| StartError::SetUp { what: "Noise", source: error.into() })?
+        .with_quic_config(|mut config| {
+            config.max_idle_timeout = QUIC_IDLE_TIMEOUT_MS;
+            config.keep_alive_interval = QUIC_KEEP_ALIVE;
+            config.max_concurrent_stream_limit = STREAMS_MAX;
+            config.max_stream_data = QUIC_STREAM_WINDOW_BYTES;
+            config.max_connection_data = QUIC_CONNECTION_WINDOW_BYTES;
+            config
+        })
+        .with_behaviour(move |_| behaviour)
+        .map_err(|error| StartError::SetUp { what: "behaviours", source: Box::new(error) })?
+        .with_swarm_config(|config| {
+            config
+                .with_smart_dial()
+                .with_dial_concurrency_factor(NonZeroU8::MAX)
+                .with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
+        })
+        .build();
+    Ok(swarm)
+}
+
+/// Listens on `port`, or on one that is free for UDP and TCP where it is 0.
+pub(crate) fn listen<B: NetworkBehaviour>(
+    swarm: &mut Swarm<B>,
+    reach: Reach,
+    port: u16,
+) -> Result<(), StartError> {
+    if port != 0 {
+        return try_listen(swarm, reach, port);
+    }
+    let mut outcome = Ok(());
+    for _ in 0..PORT_TRIES_MAX {
+        let address = || address::interface(reach).to_string();
+        let chosen = std::net::TcpListener::bind((address::interface(reach), 0))
+            .and_then(|listener| listener.local_addr())
+            .map_err(|source| StartError::Listen { address: address(), source })?;
+        outcome = try_listen(swarm, reach, chosen.port());
+        if !matches!(outcome, Err(StartError::PortTaken { .. })) {
+            break;
+        }
+    }
+    outcome
+}
+
+fn try_listen<B: NetworkBehaviour>(
+    swarm: &mut Swarm<B>,
+    reach: Reach,
+    port: u16,
+) -> Result<(), StartError> {
+    let ip = address::interface(reach);
+    let taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    // libp2p listens on TCP with SO_REUSEPORT, under which two programs of one user share a port
+    // without a word; a plain socket tells.
+    match std::net::TcpListener::bind((ip, port)) {
+        Ok(probe) => drop(probe),
+        Err(error) if taken(&error) => return Err(StartError::PortTaken { port }),
+        Err(source) => {
+            return Err(StartError::Listen { address: format!("{ip} port {port}"), source });
+        }
+    }
+    let mut listeners = Vec::new();
+    for (address, is_optional) in address::listening(reach, port) {
+        let source = match swarm.listen_on(address.clone()) {
+            Ok(listener) => {
+                listeners.push(listener);
+                continue;
+            }
+            Err(TransportError::Other(source)) => source,
+            Err(TransportError::MultiaddrNotSupported(address)) => {
+                io::Error::other(format!("{address} has no transport"))
+            }
+        };
+        if is_optional {
+            tracing::debug!(%address, error = %source, "no listener there");
+            continue;
+        }
+        for listener in listeners {
+            swarm.remove_listener(listener);
+        }
+        // The transports wrap what the system said in errors of their own.
+        let text = source.to_string();
+        if taken(&source) || text.contains("in use") {
+            return Err(StartError::PortTaken { port });
+        }
+        return Err(StartError::Listen { address: address.to_string(), source });
+    }
+    Ok(())
+}
