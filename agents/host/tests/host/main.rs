@@ -1,0 +1,8 @@
+//! Components in walled children, through [`weft_host::Host`].
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod agents;
+mod guest;
+mod node;
+mod sandbox;
