@@ -1,0 +1,196 @@
+//! An exchange: one document's side of Automerge's sync protocol with one peer.
+
+use automerge::sync::{BloomFilter, Message, MessageVersion, State, SyncDoc as _};
+use weft_protocol::{
+    document::ChangeHash,
+    id::Digest,
+    sync::{Advance, Have},
+};
+
+use super::{Change, Document, DocumentError, catch, refused};
+
+/// The most hashes that a message may list.
+const HASHES_MAX: usize = 8_192;
+
+/// The most messages that bring nothing new before an exchange is let rest.
+const IDLE_ROUNDS_MAX: u32 = 8;
+
+/// What is known of the peer's copy.
+#[derive(Clone, Debug)]
+pub(crate) struct Exchange {
+    state: State,
+    /// What was said last, so that nothing is said twice: two sides that differ and cannot help it
+    /// would answer each other for ever.
+    said: Option<Digest>,
+    /// Messages since a copy changed.
+    idle_rounds: u32,
+}
+
+/// What [`Document::next_message`] says.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// To be sent.
+    Say(Advance, Vec<Change>),
+    /// The peer's answer comes first.
+    Wait,
+    /// Both have the same.
+    Settled,
+    /// They differ, and there is nothing more to say.
+    Stuck,
+}
+
+fn inner_hashes(hashes: &[ChangeHash]) -> Vec<automerge::ChangeHash> {
+    hashes.iter().map(|hash| automerge::ChangeHash(hash.0)).collect()
+}
+
+fn outer_hashes(hashes: &[automerge::ChangeHash]) -> Vec<ChangeHash> {
+    hashes.iter().map(|hash| ChangeHash(hash.0)).collect()
+}
+
+fn sorted(hashes: &[automerge::ChangeHash]) -> Vec<ChangeHash> {
+    let mut hashes = outer_hashes(hashes);
+    hashes.sort();
+    hashes
+}
+
+impl Exchange {
+    /// Nothing is known but changes that both once had.
+    pub(crate) fn unknown(shared_heads: &[ChangeHash]) -> Self {
+        Self::of(State { shared_heads: inner_hashes(shared_heads), ..State::new() })
+    }
+
+    /// The peer has exactly `heads`, and knows that `told` of them are here.
+    pub(crate) fn known(heads: &[ChangeHash], told: bool) -> Self {
+        let heads = inner_hashes(heads);
+        let have =
+            automerge::sync::Have { last_sync: heads.clone(), bloom: BloomFilter::default() };
+        Self::of(State {
+            shared_heads: heads.clone(),
+            last_sent_heads: if told { heads.clone() } else { Vec::new() },
+            their_heads: Some(heads),
+            their_need: Some(Vec::new()),
+            their_have: Some(vec![have]),
+            have_responded: told,
+            ..State::new()
+        })
+    }
+
+    fn of(state: State) -> Self {
+        Self { state, said: None, idle_rounds: 0 }
+    }
+
+    /// Whether the peer said that its newest changes are these.
+    fn has(&self, heads: &[ChangeHash]) -> bool {
+        self.state.their_heads.as_ref().is_some_and(|theirs| sorted(theirs) == heads)
+    }
+
+    /// Changes that both have.
+    pub(crate) fn shared_heads(&self) -> Vec<ChangeHash> {
+        outer_hashes(&self.state.shared_heads)
+    }
+}
+
+impl Document {
+    /// What to tell the peer. `held` are changes that came and are not applied, with the
+    /// dependencies that they lack; those are asked for.
+    pub(crate) fn next_message(
+        &self,
+        exchange: &mut Exchange,
+        held: &[ChangeHash],
+        lacking: &[ChangeHash],
+    ) -> Result<Next, DocumentError> {
+        if exchange.state.in_flight {
+            // The peer has what is here and was told so: it need not answer.
+            let heads = self.heads();
+            let told = sorted(&exchange.state.last_sent_heads) == heads;
+            let settled = told && exchange.has(&heads);
+            return Ok(if settled { Next::Settled } else { Next::Wait });
+        }
+        let message = catch(|| self.inner.generate_sync_message(&mut exchange.state))?;
+        let Some(message) = message else {
+            return Ok(if exchange.has(&self.heads()) { Next::Settled } else { Next::Stuck });
+        };
+        let mut need: Vec<_> = outer_hashes(&message.need)
+            .into_iter()
+            .chain(lacking.iter().copied())
+            .filter(|hash| held.binary_search(hash).is_err())
+            .collect();
+        need.sort();
+        need.dedup();
+        need.truncate(HASHES_MAX);
+        let have = message.have.first().map(|have| Have {
+            last_sync: outer_hashes(&have.last_sync),
+            bloom: have.bloom.to_bytes(),
+        });
+        let advance = Advance { heads: outer_hashes(&message.heads), need, have };
+        let mut changes = Vec::new();
+        for chunk in message.changes.iter() {
+            let change = catch(|| automerge::Change::try_from(chunk))?
+                .map_err(|error| DocumentError::Damaged(error.to_string()))?;
+            changes.extend(Change::from_inner(change));
+        }
+        let mut said = weft_protocol::codec::encode(&advance);
+        said.extend(changes.iter().flat_map(|change| change.hash().0));
+        let said = Some(Digest::of(&said));
+        if exchange.said == said || exchange.idle_rounds > IDLE_ROUNDS_MAX {
+            exchange.state.in_flight = false;
+            return Ok(Next::Stuck);
+        }
+        exchange.said = said;
+        Ok(Next::Say(advance, changes))
+    }
+
+    /// Takes what the peer told, with those of its changes that may be applied, as one batch.
+    ///
+    /// # Errors
+    ///
+    /// It is out of bounds, or Automerge refused or panicked. The document must then be read anew.
+    pub(crate) fn receive(
+        &mut self,
+        exchange: &mut Exchange,
+        advance: &Advance,
+        changes: Vec<Change>,
+    ) -> Result<(), DocumentError> {
+        let out_of_bounds = || DocumentError::Refused {
+            during: "exchange",
+            why: "the message is out of bounds".to_owned(),
+        };
+        let last_sync = advance.have.as_ref().map_or(0, |have| have.last_sync.len());
+        if [advance.heads.len(), advance.need.len(), last_sync].iter().any(|len| *len > HASHES_MAX) {
+            return Err(out_of_bounds());
+        }
+        let have = advance.have.as_ref().map(|have| {
+            let bloom = parse_bloom(&have.bloom).ok_or_else(out_of_bounds)?;
+            Ok(automerge::sync::Have { last_sync: inner_hashes(&have.last_sync), bloom })
+        });
+        let brings_news = !changes.is_empty();
+        self.apply(changes)?;
+        let message = Message {
+            heads: inner_hashes(&advance.heads),
+            need: inner_hashes(&advance.need),
+            have: have.transpose()?.into_iter().collect(),
+            changes: automerge::sync::ChunkList::empty(),
+            flags: None,
+            version: MessageVersion::V1,
+        };
+        exchange.idle_rounds = if brings_news { 0 } else { exchange.idle_rounds + 1 };
+        let told = exchange.state.last_sent_heads.clone();
+        catch(|| self.inner.receive_sync_message(&mut exchange.state, message))?
+            .map_err(refused("exchange"))?;
+        // Automerge takes equal heads for told ones. The peer waits for an answer all the same.
+        exchange.state.last_sent_heads = told;
+        Ok(())
+    }
+}
+
+/// A Bloom filter with Automerge's own parameters; others could make it reserve any memory.
+fn parse_bloom(bytes: &[u8]) -> Option<BloomFilter> {
+    if !bytes.is_empty() {
+        // Entries, then 10 bits for each, then 7 probes.
+        let entries = bytes.iter().position(|byte| byte & 0x80 == 0)?;
+        if bytes[..=entries].iter().all(|byte| byte & 0x7f == 0) || bytes.get(entries + 1..entries + 3)? != [10, 7] {
+            return None;
+        }
+    }
+    BloomFilter::try_from(bytes).ok()
+}

@@ -1,0 +1,452 @@
+//! What people and programs ask of a node, and what it tells them.
+
+use std::collections::BTreeMap;
+
+use weft_protocol::{
+    audit::{Head, Record},
+    decision::Decision,
+    device::{Kind, Role},
+    graph::{Plan, StepId, StepIndex},
+    host_call::Refusal,
+    id::{AgreementKey, DeviceId, Digest, DocumentId, FabricId, RunId, TimerId},
+    manifest::{CapabilityName, EffectClass},
+    run::{Candidate, Journal, Outcome, Progress, RunState},
+    time::WallTime,
+    value::Value,
+};
+
+/// One conversation with a door: what it asks is answered to it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct DoorId(pub u64);
+
+/// Something that is asked of the node. Each is answered by one [`Reply`]; [`Command::Do`] and
+/// [`Command::Invite`] are followed by [`Event`]s for their door, up to [`Event::RunEnded`] and
+/// [`Event::InvitationEnded`].
+#[derive(Clone, PartialEq, Debug)]
+pub enum Command {
+    /// What this node is and how it fares → [`Reply::Status`].
+    Status,
+    /// Who belongs → [`Reply::Devices`].
+    Devices,
+    /// What can be done → [`Reply::Agents`].
+    Agents,
+    /// Carries out a plan → [`Reply::RunStarted`], then events.
+    Do {
+        /// What was said.
+        words: String,
+        /// What it means.
+        plan: Plan,
+        /// The files that the words name, by the path as said.
+        files: BTreeMap<String, Vec<u8>>,
+        /// The asking device's local time, ISO 8601 without an offset.
+        local_time: String,
+        /// Its IANA time zone.
+        time_zone: String,
+        /// Whether a person can be asked at this door.
+        can_ask: bool,
+    },
+    /// Where each step of a plan would run, and what the rules say, without running it
+    /// → [`Reply::Explained`].
+    Explain {
+        /// The plan.
+        plan: Plan,
+    },
+    /// Stops a run → [`Reply::Done`].
+    Cancel {
+        /// Which.
+        run: RunId,
+    },
+    /// A person's answer to [`Event::Asked`] → [`Reply::Done`].
+    Consent {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
+        /// Yes or no.
+        yes: bool,
+    },
+    /// Runs of this device, and those of others that were replicated → [`Reply::Runs`].
+    Runs,
+    /// One run with its journal → [`Reply::Run`].
+    Run {
+        /// Its id, or the beginning of its text form; empty: the newest.
+        prefix: String,
+    },
+    /// Documents of a kind → [`Reply::Documents`].
+    Documents {
+        /// The kind.
+        kind: String,
+        /// Words that must stand in the content.
+        query: String,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Timers → [`Reply::Timers`].
+    Timers,
+    /// Opens an invitation → [`Reply::Invited`], then events.
+    Invite {
+        /// The most that the joiner may become.
+        role: Role,
+        /// Whether this side confirms by itself.
+        confirmed_by_itself: bool,
+    },
+    /// A person's answer to [`Event::InvitationMet`] → [`Reply::Done`].
+    Confirm {
+        /// Yes or no.
+        yes: bool,
+        /// The role that a person granted on a screen that names it.
+        role: Role,
+    },
+    /// Closes the open invitation → [`Reply::Done`].
+    CloseInvitation,
+    /// Puts a device out → [`Reply::Done`].
+    Revoke {
+        /// Its name or id.
+        device: String,
+    },
+    /// Records of this device's chain → [`Reply::Audit`].
+    Audit {
+        /// From where.
+        position: u64,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Checks this device's whole chain, and the heads that others countersigned
+    /// → [`Reply::Verified`].
+    Verify,
+    /// From now on events come to this door → [`Reply::Done`].
+    Watch,
+}
+
+/// The answer to a [`Command`].
+#[derive(Clone, PartialEq, Debug)]
+pub enum Reply {
+    /// It is done, or under way.
+    Done,
+    /// It could not be done.
+    Refused {
+        /// Which way.
+        refusal: Refusal,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// To [`Command::Status`].
+    Status(Box<Status>),
+    /// To [`Command::Devices`].
+    Devices(Vec<DeviceView>),
+    /// To [`Command::Agents`].
+    Agents(Vec<AgentView>),
+    /// To [`Command::Do`]; the run and its first journal entry are on this disk.
+    RunStarted {
+        /// Which.
+        run: RunId,
+    },
+    /// To [`Command::Explain`].
+    Explained(Vec<Explanation>),
+    /// To [`Command::Runs`].
+    Runs(Vec<RunView>),
+    /// To [`Command::Run`].
+    Run {
+        /// The run.
+        view: RunView,
+        /// Its journal; empty for a run of another device.
+        journal: Vec<Journal>,
+    },
+    /// To [`Command::Documents`].
+    Documents(Vec<DocumentView>),
+    /// To [`Command::Timers`].
+    Timers(Vec<TimerView>),
+    /// To [`Command::Invite`].
+    Invited {
+        /// The ticket, as text.
+        ticket: String,
+        /// When it ends, by this device's clock.
+        expires: WallTime,
+    },
+    /// To [`Command::Audit`].
+    Audit(Vec<AuditView>),
+    /// To [`Command::Verify`].
+    Verified(Verification),
+}
+
+/// What happens without having been asked for at that moment.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// A step was offered to a device, and why to that.
+    StepPlaced {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
+        /// What it does.
+        capability: CapabilityName,
+        /// The device's name.
+        device: String,
+        /// Those that were looked at.
+        candidates: Vec<Candidate>,
+    },
+    /// A step says something while it runs.
+    StepProgressed {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
+        /// What.
+        progress: Progress,
+    },
+    /// A step ended.
+    StepEnded {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
+        /// What it did.
+        capability: CapabilityName,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The rules want a person to be asked.
+    Asked {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
+        /// What would be done.
+        capability: CapabilityName,
+        /// Where.
+        device: String,
+        /// Why it is asked.
+        reason: String,
+    },
+    /// A run ended.
+    RunEnded {
+        /// Which.
+        run: RunId,
+        /// How.
+        state: RunState,
+        /// What the steps that nothing else takes gave, in order.
+        outputs: Vec<(StepIndex, Value)>,
+        /// Why it did not end well.
+        failure: Option<String>,
+        /// The other devices that have what was written.
+        also_on: Vec<String>,
+    },
+    /// A device came to this node's invitation: both sides now compare words.
+    InvitationMet {
+        /// The joiner's name.
+        name: String,
+        /// Its kind.
+        kind: Kind,
+        /// The four words.
+        words: [String; 4],
+        /// The role that the ticket allows.
+        role: Role,
+    },
+    /// The invitation ended.
+    InvitationEnded {
+        /// One of `paired`, `refused`, `expired`, `already-used`, `could-not-reach`.
+        outcome: String,
+        /// Who joined, where one did.
+        name: Option<String>,
+    },
+    /// A device is here.
+    DeviceHere {
+        /// Its name.
+        name: String,
+    },
+    /// A device is away.
+    DeviceAway {
+        /// Its name.
+        name: String,
+    },
+    /// A device joined, was put out, was renamed.
+    DevicesChanged,
+    /// A timer is due.
+    TimerDue {
+        /// Which.
+        id: TimerId,
+        /// What it is for.
+        label: String,
+        /// When it was due.
+        due: WallTime,
+        /// By how much it is late, in milliseconds.
+        late_ms: u64,
+    },
+    /// A document changed.
+    DocumentChanged {
+        /// Which.
+        id: DocumentId,
+        /// Its kind.
+        kind: String,
+        /// Whether another device changed it.
+        remote: bool,
+    },
+    /// Something a person should know.
+    Warning {
+        /// What, and what to do.
+        text: String,
+    },
+}
+
+/// A node, as `weft status` shows it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Status {
+    /// The fabric.
+    pub fabric: FabricId,
+    /// Its name.
+    pub fabric_name: String,
+    /// This device.
+    pub device: DeviceId,
+    /// Its key for sealing.
+    pub agreement: AgreementKey,
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its role.
+    pub role: Role,
+    /// Whether a root key exists that can bring the fabric back.
+    pub recovery: bool,
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// Devices that are here, this one left out.
+    pub devices_here: usize,
+    /// Devices that belong, this one left out.
+    pub devices: usize,
+    /// Documents, without those deleted.
+    pub documents: usize,
+    /// Runs under way.
+    pub runs: usize,
+    /// The newest record of the audit chain.
+    pub audit_head: Option<Head>,
+    /// The rules in force.
+    pub policy: Digest,
+    /// Models that answer here.
+    pub models: Vec<String>,
+    /// What is wrong, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// A device, as `weft devices` shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceView {
+    /// Its key.
+    pub id: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its role.
+    pub role: Role,
+    /// `here`, `away`, `suspended` or `revoked`.
+    pub state: String,
+    /// Whether it is this one.
+    pub this: bool,
+    /// The address in use.
+    pub address: Option<String>,
+    /// The round trip, in microseconds.
+    pub round_trip_micros: Option<u64>,
+    /// Since when it is here or away, by this node's clock, where this start saw it change.
+    pub since: Option<WallTime>,
+    /// Models that answer there.
+    pub models: Vec<String>,
+    /// Whether both persons' sides confirmed the pairing.
+    pub confirmed: bool,
+}
+
+/// An agent, as `weft agents` shows it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AgentView {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its identity.
+    pub digest: Digest,
+    /// One sentence.
+    pub description: String,
+    /// What it provides: name, sentence, effect, an example of what to say.
+    pub capabilities: Vec<(CapabilityName, String, EffectClass, Option<String>)>,
+    /// The names of the devices that offer it.
+    pub devices: Vec<String>,
+}
+
+/// Where a step would run, and what the rules say.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Explanation {
+    /// The step.
+    pub step: StepIndex,
+    /// What it does.
+    pub capability: CapabilityName,
+    /// Where; `None`: nowhere.
+    pub device: Option<String>,
+    /// Those that were looked at.
+    pub candidates: Vec<Candidate>,
+    /// What the rules say to this device's asking for it there.
+    pub decision: Decision,
+}
+
+/// A run, as `weft run list` shows it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RunView {
+    /// Which.
+    pub run: RunId,
+    /// What was said.
+    pub words: String,
+    /// How far it is.
+    pub state: RunState,
+    /// The owner's name.
+    pub owner: String,
+    /// When it began.
+    pub started: WallTime,
+    /// When it ended.
+    pub ended: Option<WallTime>,
+}
+
+/// A document's content.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DocumentView {
+    /// Which.
+    pub id: DocumentId,
+    /// Its fields.
+    pub content: Value,
+    /// When it was last changed, by the changing device's clock.
+    pub modified: WallTime,
+}
+
+/// A timer, as `weft do "what timers are running"` shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TimerView {
+    /// Which.
+    pub id: TimerId,
+    /// What it is for.
+    pub label: String,
+    /// When it is due.
+    pub due: WallTime,
+    /// The local time that was meant.
+    pub local: String,
+    /// The name of the device that fires it.
+    pub fires_on: String,
+}
+
+/// An audit record with its digest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuditView {
+    /// Its digest.
+    pub digest: Digest,
+    /// What it says.
+    pub record: Record,
+}
+
+/// What checking the chain found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Verification {
+    /// How many records were checked.
+    pub records: u64,
+    /// The newest.
+    pub head: Option<Head>,
+    /// The first record that is wrong, and how; `None`: all are right.
+    pub fault: Option<(u64, String)>,
+    /// Devices that countersigned a head of this chain, by name, with the newest position.
+    pub witnesses: Vec<(String, u64)>,
+}

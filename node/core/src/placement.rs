@@ -1,0 +1,293 @@
+//! Where a step runs: a filter, then a score, with the reasons kept.
+//!
+//! A pure function of what this node knows of each device at that moment. Costs are in microseconds
+//! of expected waiting; what is not time (battery, a metered link) is given a price in it.
+
+use weft_protocol::{
+    decision::{Decision, Effect},
+    device::Kind,
+    id::DeviceId,
+    manifest::CapabilityName,
+    run::Candidate,
+};
+
+/// What a text of ordinary length costs a model, in tokens: enough to compare devices by.
+const TYPICAL_TOKENS: u64 = 200;
+/// Tokens a second of a model that was not measured yet, in thousandths, by kind of device: found on
+/// a 2-core server with a model of 135 million parameters, and half and a quarter of it.
+const fn unmeasured_speed_milli(kind: Kind) -> u64 {
+    match kind {
+        Kind::Server => 30_000,
+        Kind::Laptop => 15_000,
+        Kind::Phone => 7_500,
+    }
+}
+/// Bytes a second over a link that was not measured: 100 Mbit/s less overhead.
+const LINK_BYTES_PER_SECOND: u64 = 10_000_000;
+/// The round trip to a device that was not measured yet.
+const ROUND_TRIP_UNKNOWN_MICROS: u64 = 2_000;
+/// What one step in the queue is expected to take.
+const QUEUED_STEP_MICROS: u64 = 50_000;
+/// The price of a capability that the device would itself have to ask another for.
+const CALL_ELSEWHERE_MICROS: u64 = 10_000_000;
+/// The price of draining a battery, for the heavy work of a model.
+const BATTERY_MICROS: u64 = 2_000_000;
+/// The price of a metered link.
+const METERED_MICROS: u64 = 5_000_000;
+/// The price of leaving the device on which the person sits, so that equal devices don't swap work.
+const AWAY_MICROS: u64 = 1_000;
+
+/// What a step needs.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Need {
+    /// What is to be done.
+    pub capability: CapabilityName,
+    /// What it may call.
+    pub calls: Vec<CapabilityName>,
+    /// Whether only this device will do, and why: its files or its replica are meant.
+    pub only_here: Option<&'static str>,
+    /// The device that the words name.
+    pub named: Option<DeviceId>,
+    /// Bytes of arguments that would travel.
+    pub bytes: u64,
+}
+
+/// What is known of a device.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Facts {
+    /// Which.
+    pub device: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Whether it is this one.
+    pub here: bool,
+    /// Whether it can be asked now.
+    pub reachable: bool,
+    /// Whether it has the capability, by the same agent.
+    pub offers: bool,
+    /// The capabilities out of [`Need::calls`] that it lacks.
+    pub lacks: Vec<CapabilityName>,
+    /// Whether the work is a model's.
+    pub needs_model: bool,
+    /// Its measured speed, in thousandths of a token a second; 0: not measured.
+    pub speed_milli: u64,
+    /// The round trip in microseconds; `None`: not measured.
+    pub round_trip_micros: Option<u64>,
+    /// Steps that wait or run there.
+    pub queue: u32,
+    /// Charge in percent; `None`: not on battery.
+    pub battery: Option<u8>,
+    /// Whether its network costs money.
+    pub metered: bool,
+    /// What the rules here say to the step's running there.
+    pub decision: Decision,
+}
+
+/// A choice with its reasons.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Placement {
+    /// Where; `None`: nowhere.
+    pub chosen: Option<DeviceId>,
+    /// What the rules say there; where no device is left, the denial of the first that only the
+    /// rules kept out.
+    pub decision: Option<Decision>,
+    /// Every device that was looked at, the chosen first, then by cost.
+    pub candidates: Vec<Candidate>,
+}
+
+/// Chooses.
+pub fn place(need: &Need, devices: &[Facts]) -> Placement {
+    let mut looked_at: Vec<(Candidate, &Facts)> =
+        devices.iter().map(|facts| (look_at(need, facts), facts)).collect();
+    looked_at.sort_by_key(|(candidate, facts)| {
+        (candidate.cost.is_none(), candidate.cost, !facts.here, facts.device)
+    });
+    let chosen = looked_at.first().filter(|(candidate, _)| candidate.cost.is_some());
+    let decision = match chosen {
+        Some((_, facts)) => Some(facts.decision.clone()),
+        None => looked_at
+            .iter()
+            .map(|(_, facts)| &facts.decision)
+            .find(|decision| matches!(decision.effect, Effect::Deny))
+            .cloned(),
+    };
+    Placement {
+        chosen: chosen.map(|(candidate, _)| candidate.device),
+        decision,
+        candidates: looked_at.into_iter().map(|(candidate, _)| candidate).collect(),
+    }
+}
+
+fn look_at(need: &Need, facts: &Facts) -> Candidate {
+    let (cost, reasons) = match obstacle(need, facts) {
+        Some(reason) => (None, vec![reason]),
+        None => {
+            let (cost, reasons) = price(need, facts);
+            (Some(cost), reasons)
+        }
+    };
+    Candidate { device: facts.device, name: facts.name.clone(), cost, reasons }
+}
+
+/// Why a device cannot be used at all.
+fn obstacle(need: &Need, facts: &Facts) -> Option<String> {
+    if need.named.is_some_and(|named| named != facts.device) {
+        return Some("the words name another device".into());
+    }
+    if let Some(why) = need.only_here
+        && need.named.is_none()
+        && !facts.here
+    {
+        return Some(why.into());
+    }
+    if !facts.reachable {
+        return Some("away".into());
+    }
+    if !facts.offers {
+        return Some(format!("doesn't have {}", need.capability));
+    }
+    match facts.decision.effect {
+        Effect::Allow | Effect::Ask => None,
+        Effect::Deny => Some(format!("not allowed there: {}", facts.decision.reason)),
+    }
+}
+
+fn price(need: &Need, facts: &Facts) -> (u64, Vec<String>) {
+    let mut cost = 0u64;
+    let mut reasons = Vec::new();
+    let mut add = |micros: u64, reason: String| {
+        cost = cost.saturating_add(micros);
+        reasons.push(format!("{reason} ({})", milliseconds(micros)));
+    };
+    if facts.here {
+        add(0, "is this device".into());
+    } else {
+        let round_trip = facts.round_trip_micros.unwrap_or(ROUND_TRIP_UNKNOWN_MICROS);
+        add(round_trip.saturating_add(AWAY_MICROS), "round trip".into());
+        let transfer = need.bytes.saturating_mul(1_000_000) / LINK_BYTES_PER_SECOND;
+        if transfer > 0 {
+            add(transfer, format!("transfer of {} bytes", need.bytes));
+        }
+        if facts.metered {
+            add(METERED_MICROS, "metered link".into());
+        }
+    }
+    if facts.queue > 0 {
+        let wait = u64::from(facts.queue).saturating_mul(QUEUED_STEP_MICROS);
+        add(wait, format!("{} in its queue", facts.queue));
+    }
+    for missing in &facts.lacks {
+        add(CALL_ELSEWHERE_MICROS, format!("would have to ask another device for {missing}"));
+    }
+    if facts.needs_model && facts.lacks.is_empty() {
+        let (speed, how) = match facts.speed_milli {
+            0 => (unmeasured_speed_milli(facts.kind), "expected"),
+            speed => (speed, "measured"),
+        };
+        let micros = TYPICAL_TOKENS.saturating_mul(1_000_000_000) / speed.max(1);
+        add(micros, format!("model at {}.{} tokens/s {how}", speed / 1_000, speed % 1_000 / 100));
+        if facts.battery.is_some() {
+            add(BATTERY_MICROS, "on battery".into());
+        }
+    }
+    (cost, reasons)
+}
+
+fn milliseconds(micros: u64) -> String {
+    format!("{}.{} ms", micros / 1_000, micros % 1_000 / 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(name: &str, kind: Kind) -> Facts {
+        Facts {
+            device: DeviceId::from_bytes([kind as u8; 32]),
+            name: name.into(),
+            kind,
+            here: kind == Kind::Laptop,
+            reachable: true,
+            offers: true,
+            lacks: vec![],
+            needs_model: false,
+            speed_milli: 0,
+            round_trip_micros: Some(500),
+            queue: 0,
+            battery: None,
+            metered: false,
+            decision: Decision {
+                effect: Effect::Allow,
+                reason: "allowed".into(),
+                obligations: vec![],
+            },
+        }
+    }
+
+    fn need() -> Need {
+        Need {
+            capability: "text.summarize".parse().unwrap(),
+            calls: vec!["llm.generate".parse().unwrap()],
+            only_here: None,
+            named: None,
+            bytes: 20_000,
+        }
+    }
+
+    fn fabric() -> Vec<Facts> {
+        vec![
+            facts("laptop", Kind::Laptop),
+            facts("phone", Kind::Phone),
+            facts("server", Kind::Server),
+        ]
+    }
+
+    fn chosen(need: &Need, devices: &[Facts]) -> Option<String> {
+        let placement = place(need, devices);
+        let first = placement.candidates.first().filter(|first| first.cost.is_some())?;
+        assert_eq!(Some(first.device), placement.chosen);
+        Some(first.name.clone())
+    }
+
+    #[test]
+    fn a_summary_runs_where_the_model_is() {
+        let mut devices = fabric();
+        for facts in &mut devices {
+            facts.needs_model = true;
+            if facts.name != "server" {
+                facts.lacks = need().calls;
+            }
+        }
+        assert_eq!(chosen(&need(), &devices).as_deref(), Some("server"));
+        devices[2].reachable = false;
+        assert_eq!(chosen(&need(), &devices).as_deref(), Some("laptop"));
+    }
+
+    #[test]
+    fn equal_devices_leave_the_work_here() {
+        assert_eq!(chosen(&need(), &fabric()).as_deref(), Some("laptop"));
+    }
+
+    #[test]
+    fn a_device_named_in_the_words_is_binding() {
+        let named = Need { named: Some(DeviceId::from_bytes([Kind::Phone as u8; 32])), ..need() };
+        assert_eq!(chosen(&named, &fabric()).as_deref(), Some("phone"));
+        let mut devices = fabric();
+        devices[1].reachable = false;
+        assert_eq!(chosen(&named, &devices), None);
+    }
+
+    #[test]
+    fn what_the_rules_deny_is_not_used_and_says_why() {
+        let mut devices = fabric();
+        for facts in &mut devices {
+            facts.decision = Decision::deny("because");
+        }
+        let placement = place(&need(), &devices);
+        assert_eq!(placement.chosen, None);
+        assert_eq!(placement.decision, Some(Decision::deny("because")));
+        assert!(placement.candidates[0].reasons[0].contains("because"));
+    }
+}

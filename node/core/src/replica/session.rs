@@ -1,0 +1,344 @@
+//! A session: what is going on with one peer from its stream's opening to its end.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use weft_protocol::{
+    document::{DocumentKey, DocumentKind},
+    id::Digest,
+    signed::Signed,
+    sync::{
+        ASSEMBLED_BYTES_MAX, Advance, DocumentMessage, Fingerprint, KeyPrefix, MESSAGE_BYTES_GOAL,
+        Range, Summary, SyncMessage,
+    },
+};
+
+use crate::document::{Change, Exchange};
+
+/// How many documents a session works on at a time of its own accord. Each is loaded when it is
+/// spoken of, and has at most one message under way.
+pub(super) const EXCHANGES_MAX: usize = 128;
+
+/// How many it works on when the peer begins them.
+pub(super) const EXCHANGES_ASKED_MAX: usize = 1_024;
+
+/// How many open questions about ranges a peer may cause; about what 50,000 differing of 10^6 need.
+const UNRESOLVED_MAX: usize = 1 << 16;
+
+/// How many vouches may come with one message.
+const VOUCHES_MAX: usize = 8_192;
+
+/// A message about a document with all its parts.
+#[derive(Debug)]
+pub(super) struct Assembled {
+    pub(super) key: DocumentKey,
+    pub(super) kind: DocumentKind,
+    pub(super) changes: Vec<Change>,
+    pub(super) vouches: Vec<Signed>,
+    pub(super) advance: Advance,
+    /// Bytes of the changes.
+    pub(super) bytes: usize,
+}
+
+/// The parts so far.
+#[derive(Debug)]
+struct Partial {
+    key: DocumentKey,
+    changes: Vec<Change>,
+    vouches: Vec<Signed>,
+    budget: usize,
+}
+
+/// A document that is to be started.
+#[derive(Debug)]
+pub(super) struct Want {
+    pub(super) kind: DocumentKind,
+    /// The peer has nothing of it.
+    pub(super) lacks: bool,
+}
+
+/// One peer.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Ranges about which the peer has yet to say something, in order.
+    unresolved: Vec<(KeyPrefix, KeyPrefix)>,
+    pub(super) wanted: BTreeMap<DocumentKey, Want>,
+    /// A document that is in none of `exchanges`, `wanted`, `differs` and `unresolved` is the same
+    /// on both sides, and both know.
+    pub(super) exchanges: BTreeMap<DocumentKey, Exchange>,
+    pub(super) differs: BTreeSet<DocumentKey>,
+    /// Documents that the peer deleted and this node has.
+    pub(super) lacks: BTreeSet<DocumentKey>,
+    partial: Option<Partial>,
+    /// Messages for documents of which a batch is not persisted yet.
+    inbox: BTreeMap<DocumentKey, VecDeque<Assembled>>,
+    inbox_bytes: usize,
+    /// The buried clocks that the peer was told.
+    graves_told: BTreeMap<DocumentKey, Digest>,
+    pub(super) their_check: Option<Fingerprint>,
+    check_told: Option<Fingerprint>,
+    /// The total at which both were last the same.
+    pub(super) synced: Option<Fingerprint>,
+    pub(super) ranges: Vec<Range>,
+    tombstones: Vec<Signed>,
+    documents: Vec<DocumentMessage>,
+    rest: BTreeSet<DocumentKey>,
+}
+
+impl Session {
+    pub(super) fn new() -> Self {
+        Self {
+            unresolved: vec![Default::default()],
+            wanted: BTreeMap::new(),
+            exchanges: BTreeMap::new(),
+            differs: BTreeSet::new(),
+            lacks: BTreeSet::new(),
+            partial: None,
+            inbox: BTreeMap::new(),
+            inbox_bytes: 0,
+            graves_told: BTreeMap::new(),
+            their_check: None,
+            check_told: None,
+            synced: None,
+            ranges: Vec::new(),
+            tombstones: Vec::new(),
+            documents: Vec::new(),
+            rest: BTreeSet::new(),
+        }
+    }
+
+    /// Takes a range of the peer's as an answer. False if nothing was asked about it.
+    pub(super) fn resolve(&mut self, range: &Range) -> bool {
+        let ends_within = |to: &KeyPrefix| {
+            to.0.is_empty() || (!range.to.0.is_empty() && range.to <= *to)
+        };
+        let found = self.unresolved.iter().position(|(from, to)| {
+            *from == range.from && ends_within(to) && (range.to.0.is_empty() || range.from < range.to)
+        });
+        let Some(at) = found else { return false };
+        if self.unresolved[at].1 == range.to {
+            self.unresolved.remove(at);
+        } else {
+            self.unresolved[at].0 = range.to.clone();
+        }
+        true
+    }
+
+    /// Sends ranges, and expects answers to those that ask.
+    pub(super) fn say_ranges(&mut self, ranges: Vec<Range>) {
+        for range in ranges {
+            let asks = match range.summary {
+                Summary::Fingerprint(_) | Summary::Entries(_) => true,
+                Summary::Same | Summary::Differ(_) | Summary::Check(_) => false,
+            };
+            if asks && self.unresolved.len() < UNRESOLVED_MAX {
+                self.unresolved.push((range.from.clone(), range.to.clone()));
+            }
+            self.ranges.push(range);
+        }
+    }
+
+    /// Whether both sides are known to have the same of it.
+    pub(super) fn is_settled(&self, key: &DocumentKey) -> bool {
+        let bytes = key.to_bytes();
+        let within = |(from, to): &(KeyPrefix, KeyPrefix)| {
+            bytes.as_slice() >= from.0.as_slice()
+                && (to.0.is_empty() || bytes.as_slice() < to.0.as_slice())
+        };
+        !self.exchanges.contains_key(key)
+            && !self.differs.contains(key)
+            && !self.wanted.contains_key(key)
+            && !self.unresolved.iter().any(within)
+    }
+
+    /// Gives up on a document until one of the copies changes.
+    pub(super) fn let_rest(&mut self, key: DocumentKey) {
+        self.exchanges.remove(&key);
+        self.wanted.remove(&key);
+        self.inbox.remove(&key);
+        self.differs.insert(key);
+        self.rest.insert(key);
+    }
+
+    /// Takes a message or a part. Gives the whole when it is complete.
+    ///
+    /// # Errors
+    ///
+    /// A change is malformed or over a bound; what had come of the document is dropped.
+    pub(super) fn assemble(
+        &mut self,
+        message: DocumentMessage,
+    ) -> Result<Option<Assembled>, crate::document::ChunkError> {
+        let key = message.key;
+        let mut partial = self.partial.take().filter(|partial| partial.key == key).unwrap_or(
+            Partial { key, changes: vec![], vouches: vec![], budget: ASSEMBLED_BYTES_MAX },
+        );
+        for chunk in &message.changes {
+            partial.changes.push(Change::parse(&chunk.0, &mut partial.budget)?);
+        }
+        partial.vouches.extend(message.vouches);
+        partial.vouches.truncate(VOUCHES_MAX);
+        Ok(match message.advance {
+            None => {
+                self.partial = Some(partial);
+                None
+            }
+            Some(advance) => Some(Assembled {
+                key,
+                kind: message.kind,
+                changes: partial.changes,
+                vouches: partial.vouches,
+                advance,
+                bytes: ASSEMBLED_BYTES_MAX - partial.budget,
+            }),
+        })
+    }
+
+    /// Keeps a message until its document is free. False if there are too many.
+    pub(super) fn defer(&mut self, message: Assembled) -> bool {
+        if self.inbox_bytes + message.bytes > ASSEMBLED_BYTES_MAX
+            || self.inbox.len() >= EXCHANGES_ASKED_MAX
+        {
+            return false;
+        }
+        self.inbox_bytes += message.bytes;
+        self.inbox.entry(message.key).or_default().push_back(message);
+        true
+    }
+
+    /// The next message that was kept for a document.
+    pub(super) fn take_deferred(&mut self, key: &DocumentKey) -> Option<Assembled> {
+        let messages = self.inbox.get_mut(key)?;
+        let message = messages.pop_front();
+        if messages.is_empty() {
+            self.inbox.remove(key);
+        }
+        self.inbox_bytes -= message.as_ref().map_or(0, |message| message.bytes);
+        message
+    }
+
+    /// Sends tombstones unless the peer knows of what they bury.
+    pub(super) fn say_graves(&mut self, key: &DocumentKey, buried: Digest, graves: &[Signed]) {
+        if !graves.is_empty() && self.graves_told.insert(*key, buried) != Some(buried) {
+            self.tombstones.extend(graves.iter().cloned());
+        }
+    }
+
+    /// Notes what the peer itself said is buried.
+    pub(super) fn graves_heard(&mut self, key: DocumentKey, buried: Digest) {
+        self.graves_told.insert(key, buried);
+    }
+
+    /// Sends a message about a document, in as many parts as it needs.
+    pub(super) fn say(
+        &mut self,
+        key: DocumentKey,
+        kind: &DocumentKind,
+        changes: &[Change],
+        vouches: Vec<Signed>,
+        advance: Advance,
+    ) {
+        let part = || DocumentMessage {
+            key,
+            kind: kind.clone(),
+            changes: Vec::new(),
+            vouches: Vec::new(),
+            advance: None,
+        };
+        let (mut last, mut size) = (part(), 0);
+        for change in changes {
+            let chunk = change.to_chunk();
+            if size > 0 && size + chunk.0.len() > MESSAGE_BYTES_GOAL {
+                self.documents.push(std::mem::replace(&mut last, part()));
+                size = 0;
+            }
+            size += chunk.0.len();
+            last.changes.push(chunk);
+        }
+        for vouch in vouches {
+            if size > 0 && size + SIGNED_BYTES > MESSAGE_BYTES_GOAL {
+                self.documents.push(std::mem::replace(&mut last, part()));
+                size = 0;
+            }
+            size += SIGNED_BYTES;
+            last.vouches.push(vouch);
+        }
+        last.advance = Some(advance);
+        self.documents.push(last);
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.unresolved.is_empty()
+            && self.wanted.is_empty()
+            && self.exchanges.is_empty()
+            && self.inbox.is_empty()
+            && self.partial.is_none()
+    }
+
+    /// Tells the peer the total, once.
+    pub(super) fn say_check(&mut self, total: Fingerprint) {
+        if self.check_told != Some(total) {
+            self.check_told = Some(total);
+            let all = KeyPrefix::default;
+            self.ranges.push(Range { from: all(), to: all(), summary: Summary::Check(total) });
+        }
+    }
+
+    /// The messages that came up, in the order in which they are to be sent.
+    pub(super) fn flush(&mut self) -> Vec<SyncMessage> {
+        let mut messages = Vec::new();
+        let (checks, ranges): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ranges)
+            .into_iter()
+            .partition(|range| matches!(range.summary, Summary::Check(_)));
+        let tombstones = std::mem::take(&mut self.tombstones);
+        let rest: Vec<_> = std::mem::take(&mut self.rest).into_iter().collect();
+        pack(ranges, range_bytes, SyncMessage::Ranges, &mut messages);
+        pack(tombstones, |signed| 128 + signed.bytes.len(), SyncMessage::Tombstones, &mut messages);
+        pack(std::mem::take(&mut self.documents), bytes, SyncMessage::Documents, &mut messages);
+        pack(rest, |_| 24, SyncMessage::Rest, &mut messages);
+        pack(checks, range_bytes, SyncMessage::Ranges, &mut messages);
+        messages
+    }
+}
+
+/// What a signed vouch takes at most on the wire.
+const SIGNED_BYTES: usize = 280;
+
+fn range_bytes(range: &Range) -> usize {
+    64 + match &range.summary {
+        Summary::Entries(entries) => entries.len() * 88,
+        Summary::Differ(keys) => keys.len() * 28,
+        Summary::Fingerprint(_) | Summary::Same | Summary::Check(_) => 0,
+    }
+}
+
+fn bytes(message: &DocumentMessage) -> usize {
+    let advance = message.advance.as_ref().map_or(0, |advance| {
+        let have = advance.have.as_ref().map_or(0, |have| have.bloom.len() + have.last_sync.len() * 36);
+        have + (advance.heads.len() + advance.need.len()) * 36
+    });
+    let changes: usize = message.changes.iter().map(|chunk| chunk.0.len() + 8).sum();
+    96 + advance + changes + message.vouches.len() * SIGNED_BYTES
+}
+
+/// Puts things into as few messages as the goal allows.
+fn pack<T>(
+    things: Vec<T>,
+    size: impl Fn(&T) -> usize,
+    message: impl Fn(Vec<T>) -> SyncMessage,
+    messages: &mut Vec<SyncMessage>,
+) {
+    let (mut packed, mut total) = (Vec::new(), 0);
+    for thing in things {
+        let size = size(&thing);
+        if !packed.is_empty() && total + size > MESSAGE_BYTES_GOAL {
+            messages.push(message(std::mem::take(&mut packed)));
+            total = 0;
+        }
+        total += size;
+        packed.push(thing);
+    }
+    if !packed.is_empty() {
+        messages.push(message(packed));
+    }
+}

@@ -1,0 +1,602 @@
+//! Runs of this device: a plan carried out step by step, journaled, with a view for other devices.
+//!
+//! Steps start as soon as those that they depend on have ended well, so independent ones run side by
+//! side. The journal is rows of the store, written in the same batch as what it tells of; the view is
+//! a document of kind `run`, written at the start and the end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use weft_protocol::{
+    codec,
+    document::DocumentKind,
+    graph::{Argument, Label, Plan, Step, StepId, StepIndex},
+    host_call::Refusal,
+    id::{DeviceId, DocumentId, RunId},
+    manifest::JsonType,
+    row::{Durability, Item, ReadError, Row, Rows, Table, Write},
+    run::{Failure, Journal, Outcome, RunState},
+    time::WallTime,
+    value::Value,
+};
+
+use crate::{
+    dispatch::{Requester, Task},
+    door::{DoorId, RunView},
+    env::{Batch, Env},
+    replica::{self, Edit},
+};
+
+/// How long a step may take: a model on a phone needs minutes for a long text.
+const STEP_DEADLINE: Duration = Duration::from_secs(600);
+/// The most bytes of a journal entry: a plan with its arguments, or an outcome.
+const JOURNAL_BYTES_MAX: usize = 1 << 20;
+
+/// What a person asks to be carried out.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Request {
+    /// What was said.
+    pub words: String,
+    /// What it means.
+    pub plan: Plan,
+    /// The files that the words name.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// The asking device's local time.
+    pub local_time: String,
+    /// Its time zone.
+    pub time_zone: String,
+    /// Whether a person can be asked at the door.
+    pub can_ask: bool,
+    /// The device that each named step is bound to.
+    pub named: BTreeMap<StepIndex, DeviceId>,
+}
+
+/// What the machine wants done.
+#[derive(Clone, PartialEq, Debug)]
+pub enum RunsOutput {
+    /// Persist, then come back with [`Runs::persisted`].
+    Persist(Batch, Persisting),
+    /// Carry out a step.
+    Dispatch {
+        /// What.
+        task: Box<Task>,
+        /// Under which epoch, and where it was tried before: after a restart.
+        resumed: Option<(u32, DeviceId)>,
+    },
+    /// Stop what is under way.
+    CancelTasks(RunId),
+    /// The run and its first entry are persisted.
+    Started(Option<DoorId>, RunId),
+    /// The run could not be started.
+    NotStarted(Option<DoorId>, String),
+    /// The run ended, and that is persisted.
+    Ended {
+        /// The door that asked.
+        door: Option<DoorId>,
+        /// Which.
+        run: RunId,
+        /// How.
+        state: RunState,
+        /// What the steps that nothing else takes gave.
+        outputs: Vec<(StepIndex, Value)>,
+        /// Why it did not end well.
+        failure: Option<String>,
+        /// Documents that the run may have written.
+        wrote: bool,
+    },
+}
+
+/// What follows a persisted batch.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Persisting {
+    /// The run's start.
+    Start(RunId, replica::Ticket),
+    /// The run's end.
+    Finish(RunId, Option<replica::Ticket>),
+}
+
+#[derive(Debug)]
+enum StepState {
+    Waiting,
+    UnderWay,
+    Ended(Outcome),
+}
+
+#[derive(Debug)]
+struct Run {
+    door: Option<DoorId>,
+    request: Request,
+    started: WallTime,
+    steps: BTreeMap<StepIndex, StepState>,
+    entries: u64,
+    cancelled: bool,
+    finished: Option<RunState>,
+}
+
+/// The machine.
+#[derive(Debug, Default)]
+pub struct Runs {
+    runs: BTreeMap<RunId, Run>,
+    outputs: Vec<RunsOutput>,
+}
+
+impl Runs {
+    /// What is to be done, in order.
+    pub fn poll_outputs(&mut self) -> Vec<RunsOutput> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Runs under way.
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Whether no run is under way.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Whether a run of that id is under way.
+    pub fn contains(&self, run: &RunId) -> bool {
+        self.runs.contains_key(run)
+    }
+
+    /// The door that watches a run.
+    pub fn door(&self, run: &RunId) -> Option<DoorId> {
+        self.runs.get(run).and_then(|run| run.door)
+    }
+
+    /// A door is gone; its runs go on.
+    pub fn door_closed(&mut self, door: DoorId) {
+        for run in self.runs.values_mut().filter(|run| run.door == Some(door)) {
+            run.door = None;
+            run.request.can_ask = false;
+        }
+    }
+
+    /// Starts a run under an id that was drawn for it.
+    pub fn start(
+        &mut self,
+        run: RunId,
+        door: Option<DoorId>,
+        request: Request,
+        env: &mut Env<'_>,
+    ) {
+        let missing = request.plan.steps.iter().flat_map(paths).find(|path| {
+            !request.files.contains_key(path.as_str())
+        });
+        if let Some(path) = missing {
+            let why = format!("the file {path} was not handed over");
+            self.outputs.push(RunsOutput::NotStarted(door, why));
+            return;
+        }
+        let started = Journal::Started {
+            words: request.words.clone(),
+            plan: request.plan.clone(),
+            time: env.now.wall,
+            local_time: request.local_time.clone(),
+            time_zone: request.time_zone.clone(),
+        };
+        let view = view_of(&request.words, RunState::Running, &env.me, env.now.wall, None);
+        let create = Edit::Create {
+            id: document_id(run),
+            kind: DocumentKind::RUN,
+            content: view,
+        };
+        let prepared = match env.replica.prepare(vec![create], &env.documents()) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.outputs.push(RunsOutput::NotStarted(door, error.to_string()));
+                return;
+            }
+        };
+        let steps =
+            request.plan.steps.iter().map(|step| (step.index, StepState::Waiting)).collect();
+        let mut state = Run {
+            door,
+            request,
+            started: env.now.wall,
+            steps,
+            entries: 0,
+            cancelled: false,
+            finished: None,
+        };
+        let mut writes = prepared.writes;
+        writes.push(state.entry(run, &started));
+        self.runs.insert(run, state);
+        self.outputs.push(RunsOutput::Persist(
+            Batch { writes, durability: Durability::Synced },
+            Persisting::Start(run, prepared.ticket),
+        ));
+    }
+
+    /// Takes up the runs that a start of this node before this one left unfinished.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be read.
+    pub fn resume(&mut self, env: &mut Env<'_>) -> Result<(), ReadError> {
+        let mut journals: BTreeMap<Vec<u8>, BTreeMap<u64, Journal>> = BTreeMap::new();
+        for (row, bytes) in env.rows.scan_table(Table::Run)? {
+            let Item::Numbered(number) = row.item else { continue };
+            let Ok(entry) = codec::decode(&bytes, JOURNAL_BYTES_MAX) else { continue };
+            journals.entry(row.scope).or_default().insert(number, entry);
+        }
+        for (scope, journal) in journals {
+            let Ok(run) = <[u8; 16]>::try_from(scope.as_slice()).map(RunId::from_bytes) else {
+                continue;
+            };
+            let finished = journal.values().any(|entry| matches!(entry, Journal::Finished { .. }));
+            if !finished {
+                self.take_up(run, journal, env);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_up(&mut self, run: RunId, journal: BTreeMap<u64, Journal>, env: &mut Env<'_>) {
+        let entries = journal.keys().next_back().map_or(0, |last| last + 1);
+        let mut tried = BTreeMap::new();
+        let mut state = None;
+        for entry in journal.into_values() {
+            match entry {
+                Journal::Started { words, plan, time, local_time, time_zone } => {
+                    let steps = plan
+                        .steps
+                        .iter()
+                        .map(|step| (step.index, StepState::Waiting))
+                        .collect();
+                    let named = BTreeMap::new();
+                    let files = BTreeMap::new();
+                    let request = Request {
+                        words,
+                        plan,
+                        files,
+                        local_time,
+                        time_zone,
+                        can_ask: false,
+                        named,
+                    };
+                    state = Some(Run {
+                        door: None,
+                        request,
+                        started: time,
+                        steps,
+                        entries,
+                        cancelled: false,
+                        finished: None,
+                    });
+                }
+                Journal::Offered { attempt, executor, .. } if attempt.step.0.len() == 1 => {
+                    tried.insert(attempt.step.root(), (attempt.epoch + 1, executor));
+                }
+                Journal::Ended { attempt, outcome, .. } if attempt.step.0.len() == 1 => {
+                    if let Some(state) = &mut state {
+                        state.steps.insert(attempt.step.root(), StepState::Ended(outcome));
+                    }
+                }
+                Journal::Offered { .. }
+                | Journal::Ended { .. }
+                | Journal::IntentKnown { .. }
+                | Journal::Finished { .. }
+                | Journal::Logged { .. } => {}
+            }
+        }
+        if let Some(state) = state {
+            self.runs.insert(run, state);
+            self.advance_with(run, &tried, env);
+        }
+    }
+
+    /// A journal entry of a run of this device, to be written with what it tells of.
+    pub fn journal(&mut self, run: &RunId, entry: &Journal) -> Option<Write> {
+        Some(self.runs.get_mut(run)?.entry(*run, entry))
+    }
+
+    /// A batch is persisted.
+    pub fn persisted(&mut self, what: Persisting, env: &mut Env<'_>) {
+        match what {
+            Persisting::Start(run, ticket) => {
+                env.committed(ticket);
+                let door = self.door(&run);
+                self.outputs.push(RunsOutput::Started(door, run));
+                self.advance(run, env);
+            }
+            Persisting::Finish(run, ticket) => {
+                if let Some(ticket) = ticket {
+                    env.committed(ticket);
+                }
+                self.finished(run);
+            }
+        }
+    }
+
+    /// A batch could not be persisted.
+    pub fn persist_failed(&mut self, what: Persisting, reason: &str, env: &mut Env<'_>) {
+        match what {
+            Persisting::Start(run, ticket) => {
+                env.aborted(ticket);
+                let door = self.runs.remove(&run).and_then(|run| run.door);
+                let why = format!("the disk took nothing: {reason}");
+                self.outputs.push(RunsOutput::NotStarted(door, why));
+            }
+            Persisting::Finish(run, ticket) => {
+                if let Some(ticket) = ticket {
+                    env.aborted(ticket);
+                }
+                // It ended all the same; after a restart it is taken up and ends again.
+                self.finished(run);
+            }
+        }
+    }
+
+    fn finished(&mut self, id: RunId) {
+        let Some(run) = self.runs.remove(&id) else { return };
+        let Some(state) = run.finished else { return };
+        let taken: BTreeSet<StepIndex> =
+            run.request.plan.steps.iter().flat_map(Step::dependencies).collect();
+        let mut outputs = Vec::new();
+        let mut failure = None;
+        for (index, step) in &run.steps {
+            match step {
+                StepState::Ended(Outcome::Value { value, .. }) if !taken.contains(index) => {
+                    outputs.push((*index, value.clone()));
+                }
+                StepState::Ended(Outcome::Failed(why)) if failure.is_none() => {
+                    failure = Some(why.reason.clone());
+                }
+                StepState::Ended(Outcome::Uncertain) if failure.is_none() => {
+                    failure = Some("whether it happened is not known".to_owned());
+                }
+                StepState::Ended(_) | StepState::Waiting | StepState::UnderWay => {}
+            }
+        }
+        let effect = run.request.plan.steps.iter().map(|step| step.effect).max();
+        self.outputs.push(RunsOutput::Ended {
+            door: run.door,
+            run: id,
+            state,
+            outputs,
+            failure,
+            wrote: effect >= Some(weft_protocol::manifest::EffectClass::Idempotent),
+        });
+    }
+
+    /// A step of a run ended.
+    pub fn step_ended(&mut self, run: RunId, step: &StepId, outcome: Outcome, env: &mut Env<'_>) {
+        let Some(state) = self.runs.get_mut(&run) else { return };
+        state.steps.insert(step.root(), StepState::Ended(outcome));
+        self.advance(run, env);
+    }
+
+    /// Stops a run. Gives whether there was one.
+    pub fn cancel(&mut self, run: RunId, env: &mut Env<'_>) -> bool {
+        let Some(state) = self.runs.get_mut(&run) else { return false };
+        state.cancelled = true;
+        self.outputs.push(RunsOutput::CancelTasks(run));
+        self.advance(run, env);
+        true
+    }
+
+    fn advance(&mut self, run: RunId, env: &mut Env<'_>) {
+        self.advance_with(run, &BTreeMap::new(), env);
+    }
+
+    /// Starts what can start, and ends the run when nothing is under way any more.
+    fn advance_with(
+        &mut self,
+        id: RunId,
+        tried: &BTreeMap<StepIndex, (u32, DeviceId)>,
+        env: &mut Env<'_>,
+    ) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if run.finished.is_some() {
+            return;
+        }
+        if !run.cancelled {
+            for step in run.ready() {
+                let resumed = tried.get(&step.index).copied();
+                match run.task(id, &step, env) {
+                    Ok(task) => {
+                        run.steps.insert(step.index, StepState::UnderWay);
+                        let task = Box::new(task);
+                        self.outputs.push(RunsOutput::Dispatch { task, resumed });
+                    }
+                    Err(failure) => {
+                        let outcome = Outcome::Failed(failure);
+                        run.steps.insert(step.index, StepState::Ended(outcome));
+                    }
+                }
+            }
+        }
+        if run.steps.values().any(|step| matches!(step, StepState::UnderWay)) {
+            return;
+        }
+        let state = run.conclusion();
+        run.finished = Some(state);
+        let finished = Journal::Finished { state, time: env.now.wall };
+        let mut writes = vec![run.entry(id, &finished)];
+        let content =
+            view_of(&run.request.words, state, &env.me, run.started, Some(env.now.wall));
+        let update = Edit::Update { id: document_id(id), content };
+        // A view that can't be written is no reason to lose the run's end.
+        let ticket = env.replica.prepare(vec![update], &env.documents()).ok().map(|prepared| {
+            writes.extend(prepared.writes);
+            prepared.ticket
+        });
+        self.outputs
+            .push(RunsOutput::Persist(Batch::ordered(writes), Persisting::Finish(id, ticket)));
+    }
+}
+
+impl Run {
+    fn entry(&mut self, run: RunId, entry: &Journal) -> Write {
+        let row = Row::numbered(Table::Run, run.as_bytes(), self.entries);
+        self.entries += 1;
+        Write::Put(row, codec::encode(entry))
+    }
+
+    /// The steps that wait for nothing any more.
+    fn ready(&self) -> Vec<Step> {
+        let done = |index: &StepIndex| {
+            matches!(self.steps.get(index), Some(StepState::Ended(Outcome::Value { .. })))
+        };
+        self.request
+            .plan
+            .steps
+            .iter()
+            .filter(|step| matches!(self.steps.get(&step.index), Some(StepState::Waiting)))
+            .filter(|step| step.dependencies().iter().all(done))
+            .cloned()
+            .collect()
+    }
+
+    fn conclusion(&self) -> RunState {
+        if self.cancelled {
+            return RunState::Cancelled;
+        }
+        let outcomes = self.steps.values();
+        if outcomes
+            .clone()
+            .any(|step| matches!(step, StepState::Ended(Outcome::Uncertain)))
+        {
+            return RunState::Uncertain;
+        }
+        if outcomes
+            .clone()
+            .all(|step| matches!(step, StepState::Ended(Outcome::Value { .. })))
+        {
+            RunState::Done
+        } else {
+            RunState::Failed
+        }
+    }
+
+    fn task(&self, run: RunId, step: &Step, env: &Env<'_>) -> Result<Task, Failure> {
+        let mut labels = BTreeSet::new();
+        let mut arguments = BTreeMap::new();
+        let mut only_here = None;
+        for (name, argument) in &step.arguments {
+            let value = match argument {
+                Argument::Literal(value) => value.clone(),
+                Argument::Output(index) => {
+                    let Some(StepState::Ended(Outcome::Value { value, labels: from })) =
+                        self.steps.get(index)
+                    else {
+                        return Err(invalid(format!("step {index} gave nothing")));
+                    };
+                    labels.extend(from.iter().copied());
+                    fit(value, step, name, env)
+                }
+                Argument::Path(path) => {
+                    let bytes = self.request.files.get(path).ok_or_else(|| {
+                        invalid(format!(
+                            "the file {path} is no longer at hand since the node was started anew"
+                        ))
+                    })?;
+                    labels.insert(Label::Private);
+                    only_here = Some("its file is on this device");
+                    Value::Bytes(bytes.clone())
+                }
+            };
+            arguments.insert(name.clone(), value);
+        }
+        Ok(Task {
+            run,
+            step: step.index.into(),
+            owner: env.me,
+            capability: step.capability.clone(),
+            arguments: Value::Map(arguments),
+            labels,
+            named: self.request.named.get(&step.index).copied(),
+            only_here,
+            requester: Requester::Run,
+            callers: Vec::new(),
+            ends: env.now.mono + STEP_DEADLINE,
+            local_time: self.request.local_time.clone(),
+            time_zone: self.request.time_zone.clone(),
+            can_ask: self.request.can_ask,
+        })
+    }
+}
+
+/// An output as the taking step's schema wants it: where text is wanted, a map gives its `text`.
+fn fit(value: &Value, step: &Step, name: &str, env: &Env<'_>) -> Value {
+    let wants_text = env
+        .registry
+        .provider(&step.capability)
+        .and_then(|(_, capability)| capability.arguments.properties.get(name))
+        .is_some_and(|property| property.json_type == JsonType::String);
+    if !wants_text || value.as_text().is_some() {
+        return value.clone();
+    }
+    match value.get("text") {
+        Some(text) => text.clone(),
+        None => Value::Text(value.to_string()),
+    }
+}
+
+fn invalid(reason: String) -> Failure {
+    Failure { refusal: Refusal::Invalid, reason }
+}
+
+/// The paths that a step names.
+pub fn paths(step: &Step) -> impl Iterator<Item = &String> {
+    step.arguments.values().filter_map(|argument| match argument {
+        Argument::Path(path) => Some(path),
+        Argument::Literal(_) | Argument::Output(_) => None,
+    })
+}
+
+/// The document that shows a run.
+pub const fn document_id(run: RunId) -> DocumentId {
+    DocumentId::from_bytes(*run.as_bytes())
+}
+
+fn view_of(
+    words: &str,
+    state: RunState,
+    owner: &DeviceId,
+    started: WallTime,
+    ended: Option<WallTime>,
+) -> Value {
+    Value::map([
+        ("words", Value::from(words)),
+        ("state", Value::from(state.word())),
+        ("owner", Value::Text(owner.to_string())),
+        ("started", Value::Int(started.unix_millis())),
+        ("ended", ended.map_or(Value::Null, |ended| Value::Int(ended.unix_millis()))),
+    ])
+}
+
+/// The run that a document shows.
+pub fn view(id: DocumentId, content: &Value, name: impl Fn(&DeviceId) -> String) -> Option<RunView> {
+    let time = |field| Some(WallTime::from_unix_millis(content.get(field)?.as_int()?));
+    Some(RunView {
+        run: RunId::from_bytes(*id.as_bytes()),
+        words: content.get("words")?.as_text()?.to_owned(),
+        state: content.get("state")?.as_text()?.parse().ok()?,
+        owner: name(&content.get("owner")?.as_text()?.parse().ok()?),
+        started: time("started")?,
+        ended: time("ended"),
+    })
+}
+
+/// A run's journal, in order.
+///
+/// # Errors
+///
+/// The rows cannot be read.
+pub fn read_journal(run: RunId, rows: &dyn Rows) -> Result<Vec<Journal>, ReadError> {
+    rows.scan_from(Table::Run, run.as_bytes(), 0, 10_000)?
+        .into_iter()
+        .map(|(number, bytes)| {
+            codec::decode(&bytes, JOURNAL_BYTES_MAX).map_err(|error| ReadError {
+                table: Table::Run,
+                why: format!("journal entry {number}: {error}"),
+            })
+        })
+        .collect()
+}
