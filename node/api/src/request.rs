@@ -1,0 +1,311 @@
+//! What a client asks, as it stands in a line.
+//!
+//! Each line is an object with the client's number for the request, and what is asked:
+//!
+//! ```text
+//! {"id":1,"ask":"say","words":"note that …","local_time":"2026-03-10T09:00:00","time_zone":"Europe/Vienna",
+//!         "plan_only":false,"can_ask":true,"files":{"report.pdf":"<base64>"}}
+//! {"id":2,"ask":"consent","run":"…","step":"1","yes":true}
+//! {"id":3,"ask":"devices"}
+//! ```
+//!
+//! | `ask` | with | answered by ([`crate::json`]) |
+//! |---|---|---|
+//! | `status` `devices` `agents` `runs` `timers` `verify` `models` | | their shape |
+//! | `say` | above; only `words`, `local_time`, `time_zone` must be there | a plan where `plan_only`, else `{"run": …}` and events |
+//! | `run` | `prefix` of its id; empty or absent: the newest | a run with its journal |
+//! | `documents` | `kind`, `query`, `limit` | a list of documents |
+//! | `audit` | `position`, `limit` | a list of records |
+//! | `invite` | `role`, `confirmed_by_itself` | `{"ticket": …, "expires": …}` and events |
+//! | `confirm` | `yes`, `role` | done |
+//! | `consent` | `run`, `step`, `yes` | done |
+//! | `cancel` | `run` | done |
+//! | `revoke` | `device`: its name or id | done |
+//! | `close-invitation` `model-changed` | | done |
+//! | `watch` | | done, then every event |
+
+use std::collections::BTreeMap;
+
+use data_encoding::BASE64;
+use serde_json::{Map, Value};
+use weft_core::door::Command;
+use weft_protocol::{device::Role, graph::StepId, id::RunId};
+
+use crate::problem::{ErrorKind, Problem};
+
+/// The longest line that is taken: files travel in it, as base64.
+pub const REQUEST_BYTES_MAX: usize = 64 << 20;
+
+/// The most bytes of all files of one request together: two thirds of them fit into a line twice.
+pub const FILE_BYTES_MAX: usize = 32 << 20;
+
+/// How many are listed where a request does not say.
+const LIMIT_DEFAULT: usize = 100;
+
+/// Something that is asked of the node.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Request {
+    /// What the core answers by itself. [`Command::Do`] and [`Command::Explain`] have no form in a
+    /// line: a client has words, and the node makes the plan.
+    Core(Command),
+    /// Words.
+    Say(Say),
+    /// Which models lie here, and how they fare.
+    Models,
+    /// A model's file came or went: the node looks again.
+    ModelChanged,
+}
+
+/// Words that mean something to be done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Say {
+    /// What was said.
+    pub words: String,
+    /// The local time that the words are read against, ISO 8601 without an offset.
+    pub local_time: String,
+    /// The asking person's IANA time zone.
+    pub time_zone: String,
+    /// Whether only the plan is wanted. Nothing runs, no path is opened.
+    pub plan_only: bool,
+    /// The files that the words name, by the path as said.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Whether a person can be asked at this door.
+    pub can_ask: bool,
+}
+
+/// A line's number and what it asks. The number is there even where the rest makes no sense.
+pub(crate) fn read(line: &[u8]) -> (u64, Result<Request, Problem>) {
+    let value: Value = match serde_json::from_slice(line) {
+        Ok(value) => value,
+        Err(error) => return (0, Err(wrong(format!("the request is not JSON: {error}")))),
+    };
+    let id = value.get("id").and_then(Value::as_u64).unwrap_or(0);
+    (id, Request::try_from(&value))
+}
+
+impl TryFrom<&Value> for Request {
+    type Error = Problem;
+
+    fn try_from(value: &Value) -> Result<Self, Problem> {
+        let Value::Object(fields) = value else {
+            return Err(wrong("the request is not an object"));
+        };
+        let fields = Fields(fields);
+        let command = match fields.text("ask")? {
+            "say" => return Say::read(&fields).map(Self::Say),
+            "models" => return Ok(Self::Models),
+            "model-changed" => return Ok(Self::ModelChanged),
+            "status" => Command::Status,
+            "devices" => Command::Devices,
+            "agents" => Command::Agents,
+            "runs" => Command::Runs,
+            "run" => Command::Run { prefix: fields.text_or("prefix", "")?.to_owned() },
+            "documents" => Command::Documents {
+                kind: fields.text("kind")?.to_owned(),
+                query: fields.text_or("query", "")?.to_owned(),
+                limit: fields.number_or("limit", LIMIT_DEFAULT)?,
+            },
+            "timers" => Command::Timers,
+            "audit" => Command::Audit {
+                position: fields.number_or("position", 0)?,
+                limit: fields.number_or("limit", LIMIT_DEFAULT)?,
+            },
+            "verify" => Command::Verify,
+            "invite" => Command::Invite {
+                role: fields.role()?,
+                confirmed_by_itself: fields.bool_or("confirmed_by_itself", false)?,
+            },
+            "confirm" => Command::Confirm { yes: fields.bool("yes")?, role: fields.role()? },
+            "close-invitation" => Command::CloseInvitation,
+            "revoke" => Command::Revoke { device: fields.text("device")?.to_owned() },
+            "cancel" => Command::Cancel { run: fields.run()? },
+            "consent" => Command::Consent {
+                run: fields.run()?,
+                step: step_id(fields.text("step")?)?,
+                yes: fields.bool("yes")?,
+            },
+            "watch" => Command::Watch,
+            other => {
+                return Err(wrong(format!("the request asks for {other:?}, which is nothing")));
+            }
+        };
+        Ok(Self::Core(command))
+    }
+}
+
+impl Say {
+    fn read(fields: &Fields<'_>) -> Result<Self, Problem> {
+        let mut files = BTreeMap::new();
+        if let Some(value) = fields.0.get("files") {
+            let Value::Object(entries) = value else {
+                return Err(wrong("files is not an object"));
+            };
+            for (path, content) in entries {
+                let bytes = content
+                    .as_str()
+                    .and_then(|text| BASE64.decode(text.as_bytes()).ok())
+                    .ok_or_else(|| wrong(format!("the file {path:?} is not base64")))?;
+                files.insert(path.clone(), bytes);
+            }
+        }
+        if files.values().map(Vec::len).sum::<usize>() > FILE_BYTES_MAX {
+            return Err(wrong(format!("the files have more than {} MiB", FILE_BYTES_MAX >> 20)));
+        }
+        Ok(Self {
+            words: fields.text("words")?.to_owned(),
+            local_time: fields.text("local_time")?.to_owned(),
+            time_zone: fields.text("time_zone")?.to_owned(),
+            plan_only: fields.bool_or("plan_only", false)?,
+            files,
+            can_ask: fields.bool_or("can_ask", false)?,
+        })
+    }
+
+    /// The object that asks for this; the inverse of reading it.
+    pub fn to_json(&self) -> Value {
+        let files: Map<String, Value> = self
+            .files
+            .iter()
+            .map(|(path, bytes)| (path.clone(), BASE64.encode(bytes).into()))
+            .collect();
+        serde_json::json!({
+            "ask": "say",
+            "words": self.words,
+            "local_time": self.local_time,
+            "time_zone": self.time_zone,
+            "plan_only": self.plan_only,
+            "files": files,
+            "can_ask": self.can_ask,
+        })
+    }
+}
+
+/// Reads `2.1.3`.
+fn step_id(text: &str) -> Result<StepId, Problem> {
+    let numbers: Result<Vec<u16>, _> = text.split('.').map(str::parse).collect();
+    numbers.map(StepId).map_err(|_| wrong(format!("{text:?} is not a step such as 2 or 2.1")))
+}
+
+fn wrong(message: impl Into<String>) -> Problem {
+    Problem::new(ErrorKind::Usage, message)
+}
+
+/// The fields of a request. Those that nobody asks for are let be, so that a newer client is
+/// understood as far as it can be.
+struct Fields<'v>(&'v Map<String, Value>);
+
+impl<'v> Fields<'v> {
+    fn text(&self, name: &str) -> Result<&'v str, Problem> {
+        let value = self.0.get(name).ok_or_else(|| wrong(format!("the request has no {name}")))?;
+        value.as_str().ok_or_else(|| wrong(format!("{name} is not text")))
+    }
+
+    fn text_or(&self, name: &str, default: &'v str) -> Result<&'v str, Problem> {
+        if self.0.contains_key(name) { self.text(name) } else { Ok(default) }
+    }
+
+    fn bool(&self, name: &str) -> Result<bool, Problem> {
+        let value = self.0.get(name).ok_or_else(|| wrong(format!("the request has no {name}")))?;
+        value.as_bool().ok_or_else(|| wrong(format!("{name} is neither true nor false")))
+    }
+
+    fn bool_or(&self, name: &str, default: bool) -> Result<bool, Problem> {
+        if self.0.contains_key(name) { self.bool(name) } else { Ok(default) }
+    }
+
+    fn number_or<T: TryFrom<u64>>(&self, name: &str, default: T) -> Result<T, Problem> {
+        let Some(value) = self.0.get(name) else { return Ok(default) };
+        value
+            .as_u64()
+            .and_then(|number| number.try_into().ok())
+            .ok_or_else(|| wrong(format!("{name} is not a whole number of this size")))
+    }
+
+    fn run(&self) -> Result<RunId, Problem> {
+        self.text("run")?.parse().map_err(|error| wrong(format!("failed to {error}")))
+    }
+
+    fn role(&self) -> Result<Role, Problem> {
+        let word = self.text_or("role", Role::Member.word())?;
+        word.parse().map_err(|error| wrong(format!("failed to {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn core(value: Value) -> Command {
+        match Request::try_from(&value) {
+            Ok(Request::Core(command)) => command,
+            other => panic!("{value} became {other:?}"),
+        }
+    }
+
+    #[test]
+    fn requests_are_read() {
+        let run = RunId::from_bytes([3; 16]);
+        for (value, expected) in [
+            (json!({"ask": "status"}), Command::Status),
+            (json!({"ask": "run"}), Command::Run { prefix: String::new() }),
+            (
+                json!({"ask": "documents", "kind": "note", "query": "garden", "limit": 5}),
+                Command::Documents { kind: "note".into(), query: "garden".into(), limit: 5 },
+            ),
+            (
+                json!({"ask": "audit", "position": 7}),
+                Command::Audit { position: 7, limit: LIMIT_DEFAULT },
+            ),
+            (
+                json!({"ask": "invite", "confirmed_by_itself": true}),
+                Command::Invite { role: Role::Member, confirmed_by_itself: true },
+            ),
+            (
+                json!({"ask": "confirm", "yes": true, "role": "admin"}),
+                Command::Confirm { yes: true, role: Role::Admin },
+            ),
+            (
+                json!({"ask": "consent", "run": run.to_string(), "step": "2.1", "yes": false}),
+                Command::Consent { run, step: StepId(vec![2, 1]), yes: false },
+            ),
+            (json!({"ask": "cancel", "run": run.to_string()}), Command::Cancel { run }),
+        ] {
+            assert_eq!(core(value), expected);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_says_why() {
+        for (value, expected) in [
+            (json!([]), "not an object"),
+            (json!({}), "no ask"),
+            (json!({"ask": "explode"}), "\"explode\""),
+            (json!({"ask": "audit", "position": -1}), "position"),
+            (json!({"ask": "consent", "run": "x", "step": "1", "yes": true}), "a run id"),
+            (json!({"ask": "confirm", "yes": "yes"}), "neither true nor false"),
+            (json!({"ask": "invite", "role": "king"}), "king"),
+            (json!({"ask": "say", "words": "x"}), "local_time"),
+        ] {
+            let problem = Request::try_from(&value).expect_err("it makes no sense");
+            assert_eq!(problem.kind, ErrorKind::Usage);
+            assert!(problem.message.contains(expected), "{expected:?} is not in {problem}");
+        }
+        assert!(read(b"{\"id\":4,").1.is_err());
+        assert_eq!(read(b"{\"id\":4}").0, 4);
+    }
+
+    #[test]
+    fn words_and_files_come_back_as_they_went() {
+        let say = Say {
+            words: "summarize report.pdf".into(),
+            local_time: "2026-03-10T09:00:00".into(),
+            time_zone: "Europe/Vienna".into(),
+            plan_only: false,
+            files: [("report.pdf".to_owned(), vec![0, 255, 10, 13])].into(),
+            can_ask: true,
+        };
+        assert_eq!(Request::try_from(&say.to_json()), Ok(Request::Say(say)));
+    }
+}
