@@ -1,0 +1,163 @@
+//! `weft init`: a fabric begins, and its recovery words are shown once.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write as _,
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+use serde_json::json;
+use weft_api::{ErrorKind, Keys};
+use weft_protocol::statement::Name;
+use zeroize::Zeroizing;
+
+use super::{
+    Session,
+    arguments::InitArguments,
+    error::{CommandError, Done},
+};
+use crate::daemon::{
+    home::Home,
+    init::{self, InitRequest},
+};
+
+/// Where words go that no redirection catches.
+const TTY: &str = "/dev/tty";
+
+/// How many words stand in a line.
+const WORDS_A_LINE: usize = 6;
+
+pub(super) fn run(session: &Session, arguments: InitArguments) -> Done {
+    let terminal = &session.terminal;
+    // Opened before anything is made: a root whose words nobody saw would be none.
+    let sink = open_sink(arguments.words_to)?;
+    let name = name(arguments.name)?;
+    let request = InitRequest {
+        name: name.clone(),
+        kind: arguments.kind,
+        fabric: arguments.fabric,
+        with_root: sink.is_some(),
+    };
+    let report = init::run(&Home::new(&session.home), &request, |words| {
+        sink.map_or(Ok(()), |sink| show_words(sink, words))
+    })?;
+    let recovery = report.words.is_some();
+    if !recovery {
+        terminal.say(
+            "no recovery: there was no terminal to show the words on; --words-to FD names another \
+             place, where it matters that a lost fabric comes back",
+        );
+    }
+    if terminal.is_json() {
+        terminal.json(&json!({
+            "fabric": report.fabric.to_string(),
+            "fabric_name": request.fabric.as_str(),
+            "device": report.device.to_string(),
+            "name": name.as_str(),
+            "keys": Keys::from(arguments.key).word(),
+            "recovery": recovery,
+        }))?;
+    } else {
+        terminal.data(&format!("{name} is the first device of the fabric {}", request.fabric))?;
+        terminal.note("run weft up, and leave it running; weft invite brings the next device");
+    }
+    Ok(None)
+}
+
+/// The name that was given, else the machine's, as far as that is a name.
+pub(super) fn name(given: Option<Name>) -> Result<Name, CommandError> {
+    if let Some(name) = given {
+        return Ok(name);
+    }
+    let system = rustix::system::uname();
+    let machine = system.nodename().to_string_lossy();
+    let short = machine.split('.').next().unwrap_or_default();
+    short.parse().map_err(|_| {
+        CommandError::new(ErrorKind::Usage, "this machine has no name that a device could have")
+            .hint("give one with --name")
+    })
+}
+
+/// Where recovery words are shown.
+#[derive(Debug)]
+enum Sink {
+    /// To a person.
+    Terminal(File),
+    /// To whatever holds the descriptor's other end.
+    Descriptor(File),
+}
+
+/// The descriptor that was named, else the terminal, else nothing.
+fn open_sink(descriptor: Option<u32>) -> Result<Option<Sink>, CommandError> {
+    let Some(descriptor) = descriptor else {
+        return Ok(OpenOptions::new().write(true).open(TTY).ok().map(Sink::Terminal));
+    };
+    // Opened by its name: taking a number's descriptor over is not safe.
+    let path = PathBuf::from(format!("/dev/fd/{descriptor}"));
+    match OpenOptions::new().write(true).open(path) {
+        Ok(file) => Ok(Some(Sink::Descriptor(file))),
+        Err(error) => {
+            let message = format!("failed to write to file descriptor {descriptor}: {error}");
+            Err(CommandError::new(ErrorKind::Usage, message)
+                .hint(format!("open it for writing, as in {descriptor}>words.txt")))
+        }
+    }
+}
+
+fn show_words(sink: Sink, words: &str) -> anyhow::Result<()> {
+    let (mut file, text) = match sink {
+        Sink::Terminal(file) => (file, Zeroizing::new(page(words))),
+        Sink::Descriptor(file) => (file, Zeroizing::new(format!("{words}\n"))),
+    };
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.flush())
+        .context("failed to show the recovery words; nothing was made")
+}
+
+/// The words as a person copies them.
+fn page(words: &str) -> String {
+    let mut text = String::from(
+        "\nWrite these 24 words down, on paper. They are shown this once, and bring your fabric back \
+         when\nevery device is lost. Whoever has them has everything.\n\n",
+    );
+    for (at, word) in words.split_whitespace().enumerate() {
+        let end = if (at + 1) % WORDS_A_LINE == 0 { "\n" } else { "" };
+        text.push_str(&format!("  {:>2} {word:<9}{end}", at + 1));
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read as _, os::fd::AsRawFd as _};
+
+    use super::*;
+
+    #[test]
+    fn words_go_to_the_descriptor_that_was_named() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let number = u32::try_from(writer.as_raw_fd()).unwrap();
+        let sink = open_sink(Some(number)).unwrap().expect("it is open");
+        show_words(sink, "abandon ability").unwrap();
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "abandon ability\n");
+    }
+
+    #[test]
+    fn a_descriptor_that_is_not_open_is_named() {
+        let error = open_sink(Some(999)).expect_err("it is not open");
+        assert_eq!(error.kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn words_are_numbered() {
+        let words: Vec<_> = (0..24).map(|at| format!("word{at}")).collect();
+        let page = page(&words.join(" "));
+        assert!(page.contains(" 1 word0") && page.contains("24 word23"), "{page}");
+        assert_eq!(page.lines().filter(|line| line.contains("word")).count(), 5, "{page}");
+    }
+}

@@ -1,0 +1,484 @@
+//! `weft do`: words, their plan, and the run that comes of them.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::{Zoned, civil::DateTime, tz::TimeZone};
+use serde_json::{Value, json};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+    time::Instant,
+};
+use weft_api::{ErrorKind, FILE_BYTES_MAX, Say};
+
+use super::{
+    Session,
+    arguments::DoArguments,
+    error::{CommandError, Done},
+    node::{Node, Said},
+    terminal::{self, Style, Terminal, harmless, items, listed, text},
+};
+
+/// How long a cancelled run has to say that it ended.
+const CANCEL: Duration = Duration::from_secs(2);
+
+pub(super) async fn run(session: &Session, arguments: &DoArguments) -> Done {
+    let terminal = &session.terminal;
+    let mut node = Node::reach(session).await?;
+    let mut say = sentence(&arguments.words, arguments.now);
+    let plan = node.get(say.to_json()).await?;
+    if arguments.plan {
+        show_plan(terminal, &plan)?;
+        return Ok(None);
+    }
+    if items(&plan["steps"]).next().is_none() {
+        return Err(not_understood(&plan));
+    }
+    if terminal.is_talkative() && !terminal.is_json() {
+        for line in plan_lines(&plan, |style, word| terminal.styled_message(style, word)) {
+            terminal.say(&line);
+        }
+    }
+    say.files = open_files(items(&plan["paths"]).filter_map(Value::as_str))?;
+    say.plan_only = false;
+    say.can_ask = !terminal.is_json() && terminal::can_ask();
+    let end = follow(terminal, &mut node, &say, &plan).await?;
+    finish(terminal, end)
+}
+
+/// Words as they are sent for their plan only, read against `now` or the clock.
+pub(super) fn sentence(words: &[String], now: Option<DateTime>) -> Say {
+    let here = Zoned::now();
+    // A zone that is only an offset has no name to send.
+    let here = match here.time_zone().iana_name() {
+        Some(_) => here,
+        None => here.with_time_zone(TimeZone::UTC),
+    };
+    let time = now.unwrap_or_else(|| here.datetime());
+    Say {
+        words: words.join(" "),
+        local_time: time.strftime("%Y-%m-%dT%H:%M:%S").to_string(),
+        time_zone: here.time_zone().iana_name().unwrap_or("UTC").to_owned(),
+        plan_only: true,
+        files: BTreeMap::new(),
+        can_ask: false,
+    }
+}
+
+/// The error for words that mean nothing, with what comes nearest.
+pub(super) fn not_understood(plan: &Value) -> CommandError {
+    let error =
+        CommandError::new(ErrorKind::NotUnderstood, "the words were not understood; nothing ran");
+    match nearest(plan) {
+        Some(nearest) => error.hint(nearest),
+        None => error.hint("weft agents lists what can be said"),
+    }
+}
+
+fn nearest(plan: &Value) -> Option<String> {
+    let said: Vec<_> = items(&plan["nearest"]).filter_map(Value::as_str).map(harmless).collect();
+    (!said.is_empty()).then(|| format!("the nearest commands are:\n    {}", said.join("\n    ")))
+}
+
+/// Shows a plan that was asked for.
+fn show_plan(terminal: &Terminal, plan: &Value) -> Result<(), CommandError> {
+    if terminal.is_json() {
+        return terminal.json(plan);
+    }
+    for line in plan_lines(plan, |style, word| terminal.styled(style, word)) {
+        terminal.data(&line)?;
+    }
+    if items(&plan["steps"]).next().is_none() {
+        terminal.say("the words were not understood; nothing would run");
+        if let Some(nearest) = nearest(plan) {
+            terminal.say(&nearest);
+        }
+    }
+    Ok(())
+}
+
+/// A plan's steps, a line each, and a second one for what stands in a step's way.
+fn plan_lines(plan: &Value, styled: impl Fn(Style, &str) -> String) -> Vec<String> {
+    let mut lines = Vec::new();
+    for step in items(&plan["steps"]) {
+        let mut line =
+            format!("{}  {}", text(step, "id"), styled(Style::Bold, &text(step, "capability")));
+        match step["device"].as_str() {
+            Some(device) => line.push_str(&format!(" on {}", harmless(device))),
+            None if step["candidates"].is_array() => line.push_str(" on no device"),
+            None => {}
+        }
+        let calls = listed(&step["may_call"]);
+        if !calls.is_empty() {
+            line.push_str(&styled(Style::Dim, &format!(" (may call {calls})")));
+        }
+        for (name, value) in step["args"].as_object().into_iter().flatten() {
+            let value = match (value, &value["output"]) {
+                (Value::String(text), _) => harmless(text),
+                (_, Value::Number(from)) => format!("what step {from} gives"),
+                _ => harmless(&value.to_string()),
+            };
+            line.push_str(&format!("  {}: {value}", harmless(name)));
+        }
+        lines.push(line);
+        let decision = &step["decision"];
+        if decision["effect"].as_str().is_some_and(|effect| effect != "allow") {
+            let said = format!("{}: {}", text(decision, "effect"), text(decision, "reason"));
+            lines.push(format!("     {}", styled(Style::Yellow, &said)));
+        }
+        if step["device"].is_null() {
+            for candidate in items(&step["candidates"]) {
+                lines.push(format!("     {}", candidate_line(candidate)));
+            }
+        }
+    }
+    lines
+}
+
+/// A device that was looked at, and why it is better or worse.
+pub(super) fn candidate_line(candidate: &Value) -> String {
+    let cost = match candidate["cost_ms"].as_f64() {
+        Some(cost) => format!("{cost:.1} ms"),
+        None => "not possible".to_owned(),
+    };
+    format!("{}: {cost}; {}", text(candidate, "device"), listed(&candidate["reasons"]))
+}
+
+/// Opens the files that the words name, with the person's own rights.
+fn open_files<'p>(
+    paths: impl Iterator<Item = &'p str>,
+) -> Result<BTreeMap<String, Vec<u8>>, CommandError> {
+    let mut files = BTreeMap::new();
+    let mut room = FILE_BYTES_MAX;
+    for said in paths {
+        let bytes = read_file(&from_home(said), room)?;
+        room -= bytes.len();
+        files.insert(said.to_owned(), bytes);
+    }
+    Ok(files)
+}
+
+/// The shell leaves `~/` alone within quotes.
+fn from_home(said: &str) -> PathBuf {
+    match (said.strip_prefix("~/"), std::env::var_os("HOME")) {
+        (Some(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => PathBuf::from(said),
+    }
+}
+
+fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CommandError> {
+    let unreadable = |error: std::io::Error| {
+        let kind = match error.kind() {
+            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+            std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+            _ => ErrorKind::Other,
+        };
+        CommandError::new(kind, format!("failed to read {}: {error}", path.display()))
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let kind = file.metadata().map_err(unreadable)?;
+    if kind.is_dir() {
+        let message = format!("failed to read {}: it is a folder", path.display());
+        return Err(CommandError::new(ErrorKind::Usage, message).hint("name a file in it"));
+    }
+    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > bytes_max {
+        let message = format!(
+            "failed to read {}: the files of a command may have {} MiB together",
+            path.display(),
+            FILE_BYTES_MAX >> 20
+        );
+        return Err(CommandError::new(ErrorKind::Usage, message));
+    }
+    Ok(bytes)
+}
+
+/// How a run ended, as far as this door heard.
+#[derive(Debug)]
+enum End {
+    /// It ended, or the person no longer waits.
+    Cancelled,
+    /// The event, and the refusal of the last step that failed.
+    Ended { event: Value, refusal: Option<ErrorKind>, streamed: String },
+}
+
+/// Starts the run and shows what happens, until it ends or the person has had enough of it.
+async fn follow(
+    terminal: &Terminal,
+    node: &mut Node,
+    say: &Say,
+    plan: &Value,
+) -> Result<End, CommandError> {
+    let mut interrupts = signal(SignalKind::interrupt())
+        .map_err(|error| anyhow::Error::new(error).context("failed to listen for Ctrl-C"))?;
+    let mut conversation = node.ask(say.to_json()).await?;
+    let last_step = items(&plan["steps"]).last().map(|step| text(step, "id"));
+    let is_streaming = terminal.out_is_terminal() && !terminal.is_json();
+    let mut run: Option<String> = None;
+    let mut cancelled_until: Option<Instant> = None;
+    let mut questions: VecDeque<Value> = VecDeque::new();
+    let mut asking: Option<JoinHandle<bool>> = None;
+    let mut refusal = None;
+    let mut streamed = String::new();
+    loop {
+        if asking.is_none()
+            && let Some(question) = questions.front()
+        {
+            let question = question_text(question);
+            asking = Some(tokio::task::spawn_blocking(move || terminal::ask(&question)));
+        }
+        let event = tokio::select! {
+            biased;
+            _ = interrupts.recv() => {
+                let (Some(run), None) = (&run, cancelled_until) else { return Ok(End::Cancelled) };
+                terminal.note("cancelling; Ctrl-C once more leaves at once");
+                node.ask(json!({"ask": "cancel", "run": run})).await?;
+                cancelled_until = Some(Instant::now() + CANCEL);
+                continue;
+            }
+            () = tokio::time::sleep_until(cancelled_until.unwrap_or_else(Instant::now)),
+                if cancelled_until.is_some() =>
+            {
+                terminal.say("the run was told to stop, and has not said yet that it did");
+                return Ok(End::Cancelled);
+            }
+            Some(answer) = answered(&mut asking) => {
+                asking = None;
+                if let Some(question) = questions.pop_front() {
+                    node.ask(consent(&question, answer)).await?;
+                }
+                continue;
+            }
+            said = node.next(&mut conversation) => match said? {
+                Said::Reply(reply) => {
+                    run = reply["run"].as_str().map(str::to_owned);
+                    continue;
+                }
+                Said::Event(event) => event,
+            },
+        };
+        match event["event"].as_str().unwrap_or_default() {
+            "step-placed" => terminal.note(&placement(terminal, &event)),
+            "step-progressed" => {
+                let is_last = Some(text(&event, "step")) == last_step;
+                if let (Some(piece), true, true) = (event["text"].as_str(), is_last, is_streaming) {
+                    terminal.stream(&harmless(piece))?;
+                    streamed.push_str(piece);
+                }
+            }
+            "step-ended" => {
+                if let Some(said) = step_failure(&event) {
+                    refusal = event["outcome"]["refusal"].as_str().and_then(kind_of_refusal);
+                    terminal.note(&terminal.styled_message(Style::Red, &said));
+                }
+            }
+            "asked" => questions.push_back(event),
+            "warning" => terminal.say(&text(&event, "text")),
+            "run-ended" => return Ok(End::Ended { event, refusal, streamed }),
+            _ => {}
+        }
+    }
+}
+
+/// Waits for the answer to the question that is being asked, if there is one. Safe to drop.
+async fn answered(asking: &mut Option<JoinHandle<bool>>) -> Option<bool> {
+    // A question whose asking panicked counts as a no.
+    Some(asking.as_mut()?.await.unwrap_or(false))
+}
+
+fn question_text(asked: &Value) -> String {
+    format!(
+        "Let {} run on {}? ({})",
+        text(asked, "capability"),
+        text(asked, "device"),
+        text(asked, "reason")
+    )
+}
+
+fn consent(asked: &Value, yes: bool) -> Value {
+    json!({"ask": "consent", "run": asked["run"], "step": asked["step"], "yes": yes})
+}
+
+fn placement(terminal: &Terminal, placed: &Value) -> String {
+    let device = text(placed, "device");
+    let chosen = items(&placed["candidates"]).find(|it| it["device"] == placed["device"]);
+    let reason = chosen.and_then(|it| it["reasons"][0].as_str()).map(harmless);
+    let device = terminal.styled_message(Style::Green, &device);
+    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!("{}  {} on {device}{reason}", text(placed, "step"), text(placed, "capability"))
+}
+
+/// What to say of a step that did not end well.
+fn step_failure(ended: &Value) -> Option<String> {
+    let outcome = &ended["outcome"];
+    let what = format!("{}  {}", text(ended, "step"), text(ended, "capability"));
+    match outcome["state"].as_str()? {
+        "failed" => Some(format!("{what}: {}", text(outcome, "reason"))),
+        "uncertain" => Some(format!("{what}: it may have happened and may not")),
+        _ => None,
+    }
+}
+
+fn kind_of_refusal(word: &str) -> Option<ErrorKind> {
+    word.parse::<weft_protocol::host_call::Refusal>().ok().map(|refusal| match refusal.into() {
+        // In the middle of a run, an argument that makes no sense is a step that failed.
+        ErrorKind::Usage | ErrorKind::NotFound => ErrorKind::Failed,
+        kind => kind,
+    })
+}
+
+/// Shows how the run ended.
+fn finish(terminal: &Terminal, end: End) -> Done {
+    let (event, refusal, streamed) = match end {
+        End::Cancelled => {
+            terminal.note("cancelled");
+            return Ok(Some(ErrorKind::Cancelled));
+        }
+        End::Ended { event, refusal, streamed } => (event, refusal, streamed),
+    };
+    let state = text(&event, "state");
+    let kind = match state.as_str() {
+        "done" => None,
+        "cancelled" => Some(ErrorKind::Cancelled),
+        "uncertain" => Some(ErrorKind::Uncertain),
+        _ => Some(refusal.unwrap_or(ErrorKind::Failed)),
+    };
+    if terminal.is_json() {
+        let mut shown = event.clone();
+        if let Some(fields) = shown.as_object_mut() {
+            fields.remove("event");
+        }
+        terminal.json(&shown)?;
+    } else {
+        show_outputs(terminal, &event["outputs"], &streamed)?;
+    }
+    if kind.is_some() {
+        let why = event["failure"].as_str().map(harmless);
+        terminal.error(&why.unwrap_or_else(|| format!("the run ended {state}")));
+        terminal.note("weft run show says more");
+    }
+    let also_on = listed(&event["also_on"]);
+    if !also_on.is_empty() {
+        terminal.say(&format!("also on: {also_on}"));
+    }
+    Ok(kind)
+}
+
+/// Prints outputs, but for what has been printed while it came.
+fn show_outputs(terminal: &Terminal, outputs: &Value, streamed: &str) -> Result<(), CommandError> {
+    let texts: Vec<String> = items(outputs).filter_map(|output| spoken(&output["value"])).collect();
+    let whole = texts.join("\n");
+    match whole.trim_end().strip_prefix(streamed.trim_end()) {
+        _ if streamed.is_empty() => {}
+        Some(rest) => return terminal.data(&harmless(rest)),
+        // It came in pieces that are not what it became: both stand there, apart.
+        None => terminal.data("\n")?,
+    }
+    if whole.is_empty() {
+        return Ok(());
+    }
+    if terminal.out_is_terminal() {
+        terminal.data(&harmless(&whole))
+    } else {
+        terminal.data(&whole)
+    }
+}
+
+/// A value as a person reads it: text as it is, a map by its text, a list line by line.
+fn spoken(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Object(_) => {
+            let said = value["text"].as_str().or_else(|| value["content"]["text"].as_str());
+            Some(said.map_or_else(|| value.to_string(), str::to_owned))
+        }
+        Value::Array(list) => Some(list.iter().filter_map(spoken).collect::<Vec<_>>().join("\n")),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn outputs_are_spoken() {
+        for (value, expected) in [
+            (json!("plain"), Some("plain")),
+            (json!({"text": "a note", "id": "x"}), Some("a note")),
+            (json!([{"content": {"text": "one"}}, {"text": "two"}]), Some("one\ntwo")),
+            (json!({"due": 4}), Some(r#"{"due":4}"#)),
+            (json!(null), None),
+        ] {
+            assert_eq!(spoken(&value).as_deref(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_plan_is_shown_step_by_step() {
+        let plan = json!({"steps": [
+            {"id": 1, "capability": "docs.read", "args": {"path": "report.pdf"}, "device": "laptop"},
+            {"id": 2, "capability": "text.summarize", "args": {"text": {"output": 1}},
+             "device": null, "may_call": ["llm.generate"],
+             "candidates": [{"device": "phone", "cost_ms": null, "reasons": ["no model"]}],
+             "decision": {"effect": "deny", "reason": "not there"}},
+        ]});
+        expect![[r"
+            1  docs.read on laptop  path: report.pdf
+            2  text.summarize on no device (may call llm.generate)  text: what step 1 gives
+                 deny: not there
+                 phone: not possible; no model"]]
+        .assert_eq(&plan_lines(&plan, |_, word| word.to_owned()).join("\n"));
+    }
+
+    #[test]
+    fn files_are_read_or_the_path_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.txt");
+        std::fs::write(&file, "twelve bytes").unwrap();
+        assert_eq!(read_file(&file, 12).unwrap(), b"twelve bytes");
+        for (path, bytes_max, kind) in [
+            (file.as_path(), 11, ErrorKind::Usage),
+            (folder.path(), 99, ErrorKind::Usage),
+            (&folder.path().join("none"), 99, ErrorKind::NotFound),
+        ] {
+            let error = read_file(path, bytes_max).expect_err("it can't be read");
+            assert_eq!(error.kind(), kind, "{error:?}");
+            assert!(format!("{error:?}").contains(&*path.to_string_lossy()), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_clock_of_the_words_can_be_set() {
+        let now = "2026-03-10T09:00:00".parse().unwrap();
+        let say = sentence(&["set".into(), "a timer".into()], Some(now));
+        assert_eq!((&*say.words, &*say.local_time), ("set a timer", "2026-03-10T09:00:00"));
+        assert!(say.plan_only && !say.time_zone.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_understood_and_the_nearest_is_named() {
+        let error = not_understood(&json!({"steps": [], "nearest": ["note that …"]}));
+        assert_eq!(error.kind(), ErrorKind::NotUnderstood);
+        assert!(format!("{error:?}").contains("note that …"), "{error:?}");
+    }
+
+    #[test]
+    fn a_refused_step_fixes_the_exit() {
+        let failed = |refusal: &str| kind_of_refusal(refusal);
+        assert_eq!(failed("denied"), Some(ErrorKind::Denied));
+        assert_eq!(failed("invalid"), Some(ErrorKind::Failed));
+        assert_eq!(failed("unheard-of"), None);
+    }
+}

@@ -1,0 +1,281 @@
+//! Where things are shown, and where a person is asked.
+
+use std::{
+    fmt::Write as _,
+    fs::OpenOptions,
+    io::{self, BufRead as _, BufReader, IsTerminal, Write as _},
+};
+
+use jiff::{Timestamp, Zoned, tz::TimeZone};
+use serde_json::Value;
+
+use super::error::CommandError;
+
+/// The terminal that this process belongs to, wherever its output goes.
+const TTY: &str = "/dev/tty";
+
+/// Standard output for what is found, standard error for messages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terminal {
+    json: bool,
+    verbose: bool,
+    out_is_terminal: bool,
+    error_is_terminal: bool,
+    out_colour: bool,
+    error_colour: bool,
+}
+
+/// How a word is set off.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Style {
+    Bold,
+    Dim,
+    Green,
+    Yellow,
+    Red,
+}
+
+impl Style {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Bold => 1,
+            Self::Dim => 2,
+            Self::Green => 32,
+            Self::Yellow => 33,
+            Self::Red => 31,
+        }
+    }
+}
+
+impl Terminal {
+    pub(crate) fn new(json: bool, verbose: u8) -> Self {
+        let (out, error) = (io::stdout(), io::stderr());
+        Self {
+            json,
+            verbose: verbose > 0,
+            out_is_terminal: out.is_terminal(),
+            error_is_terminal: error.is_terminal(),
+            out_colour: is_colourful(&out),
+            error_colour: is_colourful(&error),
+        }
+    }
+
+    /// Whether JSON was asked for.
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether somebody looks at standard output.
+    pub(crate) const fn out_is_terminal(&self) -> bool {
+        self.out_is_terminal
+    }
+
+    /// Whether standard error may be coloured.
+    pub(crate) const fn error_is_colourful(&self) -> bool {
+        self.error_colour
+    }
+
+    /// Whether somebody looks at standard error, or wants it told anyway.
+    pub(crate) const fn is_talkative(&self) -> bool {
+        self.error_is_terminal || self.verbose
+    }
+
+    /// Puts a line on standard output.
+    pub(crate) fn data(&self, line: &str) -> Result<(), CommandError> {
+        self.stream(&format!("{line}\n"))
+    }
+
+    /// Puts text on standard output as it is, at once.
+    pub(crate) fn stream(&self, text: &str) -> Result<(), CommandError> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(|error| CommandError::from(anyhow::Error::new(error)))
+    }
+
+    /// Puts a value on standard output, on one line.
+    pub(crate) fn json(&self, value: &Value) -> Result<(), CommandError> {
+        self.data(&value.to_string())
+    }
+
+    /// Puts a table on standard output.
+    pub(crate) fn table<const N: usize>(
+        &self,
+        titles: [&str; N],
+        rows: &[[String; N]],
+    ) -> Result<(), CommandError> {
+        let text = table(titles, rows);
+        let Some((head, body)) = text.split_once('\n') else { return Ok(()) };
+        self.stream(&format!("{}\n{body}", self.styled(Style::Dim, head)))
+    }
+
+    /// A word as standard output shows it.
+    pub(crate) fn styled(&self, style: Style, text: &str) -> String {
+        styled(self.out_colour, style, text)
+    }
+
+    /// A word as standard error shows it.
+    pub(crate) fn styled_message(&self, style: Style, text: &str) -> String {
+        styled(self.error_colour, style, text)
+    }
+
+    /// Says a line on standard error.
+    pub(crate) fn say(&self, text: &str) {
+        error_line(text);
+    }
+
+    /// Says a line on standard error if somebody looks.
+    pub(crate) fn note(&self, text: &str) {
+        if self.is_talkative() {
+            error_line(text);
+        }
+    }
+
+    /// Says what went wrong.
+    pub(crate) fn error(&self, text: &str) {
+        error_line(&format!("{}: {text}", self.styled_message(Style::Red, "error")));
+    }
+}
+
+fn styled(is_colourful: bool, style: Style, text: &str) -> String {
+    if is_colourful { format!("\x1b[{}m{text}\x1b[0m", style.code()) } else { text.to_owned() }
+}
+
+/// Whether a stream takes colours: a terminal, and nothing speaks against it.
+pub(crate) fn is_colourful(stream: &impl IsTerminal) -> bool {
+    let says_no = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    stream.is_terminal() && !says_no && !is_dumb
+}
+
+/// Says a line on standard error. If that is closed there is nobody to tell.
+pub(crate) fn error_line(text: &str) {
+    writeln!(io::stderr().lock(), "{text}").ok();
+}
+
+/// Whether a person can be asked.
+pub(crate) fn can_ask() -> bool {
+    OpenOptions::new().read(true).write(true).open(TTY).is_ok()
+}
+
+/// Asks on the terminal itself; anything but `y` or `yes` is a no, and so is no terminal. Blocks.
+pub(crate) fn ask(question: &str) -> bool {
+    let Ok(mut tty) = OpenOptions::new().read(true).write(true).open(TTY) else { return false };
+    let mut answer = String::new();
+    write!(tty, "{question} [y/N] ")
+        .and_then(|()| tty.flush())
+        .and_then(|()| BufReader::new(&tty).read_line(&mut answer))
+        .is_ok_and(|_| is_yes(&answer))
+}
+
+fn is_yes(answer: &str) -> bool {
+    matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+}
+
+/// Text from elsewhere as a terminal may show it: it can neither move the cursor nor change colours.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// A field of a node's answer as text; empty where it is absent.
+pub(crate) fn text(value: &Value, field: &str) -> String {
+    match &value[field] {
+        Value::Null => String::new(),
+        Value::String(text) => harmless(text),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            harmless(&other.to_string())
+        }
+    }
+}
+
+/// The items of a list; none where it is no list.
+pub(crate) fn items<'v>(value: &'v Value) -> impl Iterator<Item = &'v Value> + use<'v> {
+    value.as_array().into_iter().flatten()
+}
+
+/// Items of a list as text, with commas between.
+pub(crate) fn listed(value: &Value) -> String {
+    let words: Vec<_> = items(value).filter_map(Value::as_str).map(harmless).collect();
+    words.join(", ")
+}
+
+/// A time of a node's answer, in local time; empty where there is none.
+pub(crate) fn local_time(value: &Value, field: &str) -> String {
+    let shown = |zone: TimeZone| {
+        let time: Timestamp = value[field].as_str()?.parse().ok()?;
+        Some(Zoned::new(time, zone).strftime("%Y-%m-%d %H:%M:%S").to_string())
+    };
+    shown(TimeZone::system()).unwrap_or_default()
+}
+
+/// Columns as wide as their widest cell, two spaces apart; the last is as wide as it is.
+fn table<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {
+    let titles = titles.map(str::to_owned);
+    let mut widths = [0; N];
+    for row in rows.iter().chain([&titles]) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in [&titles].into_iter().chain(rows) {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            // Writing to memory does not fail.
+            write!(line, "{:width$}  ", one_line(cell)).ok();
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn one_line(cell: &str) -> String {
+    cell.replace(['\n', '\t'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn columns_stand_under_each_other() {
+        let rows = [
+            ["laptop", "here", "this device"].map(String::from),
+            ["phone", "away", ""].map(String::from),
+        ];
+        expect![[r"
+            NAME    STATE
+            laptop  here   this device
+            phone   away
+        "]]
+        .assert_eq(&table(["NAME", "STATE", ""], &rows));
+    }
+
+    #[test]
+    fn only_a_yes_is_a_yes() {
+        for (answer, expected) in [
+            ("y\n", true),
+            ("YES\n", true),
+            ("", false),
+            ("\n", false),
+            ("n", false),
+            ("yep", false),
+        ] {
+            assert_eq!(is_yes(answer), expected, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn text_from_elsewhere_cannot_drive_the_terminal() {
+        let value = json!({"text": "a\u{1b}[2Jb\nc\u{7}", "number": 4});
+        assert_eq!(text(&value, "text"), "a\u{fffd}[2Jb\nc\u{fffd}");
+        assert_eq!(text(&value, "number"), "4");
+        assert_eq!(text(&value, "nothing"), "");
+    }
+}

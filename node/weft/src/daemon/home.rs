@@ -1,0 +1,150 @@
+//! A node's folder: key, store, ports, compiled agents, models, socket.
+
+use std::{
+    fs::{self, DirBuilder},
+    io::{self, Write as _},
+    net::{TcpListener, UdpSocket},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use weft_store::{
+    Store,
+    key::{KeyFile, Secrets},
+};
+
+/// The folder of one node.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    root: PathBuf,
+}
+
+/// What a node keeps in the open: nothing that anybody could misuse.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// The port for UDP and TCP, chosen once so that others find the node again.
+    pub(crate) port: u16,
+}
+
+impl Home {
+    pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn key(&self) -> PathBuf {
+        self.root.join("key")
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.root.join("store.redb")
+    }
+
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    pub(crate) fn models(&self) -> PathBuf {
+        self.root.join("models")
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.root.join("node.toml")
+    }
+
+    /// Whether a device lives here.
+    pub(crate) fn is_initialised(&self) -> bool {
+        self.key().exists()
+    }
+
+    /// Makes the folder, readable by its owner only.
+    pub(crate) fn create(&self) -> Result<()> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.root)
+            .with_context(|| format!("failed to make {}", self.root.display()))
+    }
+
+    /// The keys of the device that lives here.
+    pub(crate) fn open_key(&self) -> Result<KeyFile> {
+        if !self.is_initialised() {
+            bail!(NotInitialised { home: self.root.clone() });
+        }
+        Ok(KeyFile::load(&self.key())?)
+    }
+
+    /// The store of the device that lives here.
+    pub(crate) fn open_store(&self, secrets: &Secrets) -> Result<Store> {
+        Ok(Store::open(&self.store(), &secrets.store_key)?)
+    }
+
+    /// The settings, with a port that is free where none was chosen yet.
+    pub(crate) fn read_settings(&self) -> Result<Settings> {
+        match fs::read_to_string(self.settings()) {
+            Ok(text) => toml::from_str(&text)
+                .with_context(|| format!("failed to read {}", self.settings().display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let settings = Settings { port: free_port()? };
+                self.write_settings(&settings)?;
+                Ok(settings)
+            }
+            Err(error) => Err(error)
+                .with_context(|| format!("failed to read {}", self.settings().display())),
+        }
+    }
+
+    pub(crate) fn write_settings(&self, settings: &Settings) -> Result<()> {
+        let path = self.settings();
+        let text = toml::to_string(settings).context("failed to write the settings")?;
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+            .with_context(|| format!("failed to write {}", path.display()))
+    }
+}
+
+/// There is no device in a home.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("there is no device in {} yet", home.display())]
+pub(crate) struct NotInitialised {
+    /// The home.
+    pub(crate) home: PathBuf,
+}
+
+/// A port that is free for UDP and TCP now.
+fn free_port() -> Result<u16> {
+    for _ in 0..64 {
+        let socket = UdpSocket::bind("0.0.0.0:0").context("failed to find a free port")?;
+        let port = socket.local_addr().context("failed to find a free port")?.port();
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("failed to find a port that is free for both UDP and TCP");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_chosen_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path().join("node"));
+        home.create().unwrap();
+        let first = home.read_settings().unwrap();
+        assert_eq!(home.read_settings().unwrap(), first);
+        assert!(!home.is_initialised());
+        assert!(home.open_key().unwrap_err().is::<NotInitialised>());
+    }
+}

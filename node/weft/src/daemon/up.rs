@@ -1,0 +1,166 @@
+//! `weft up`: the node runs until it is told to stop.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use weft_api::{Door, Keys, REQUESTS_WAITING_MAX};
+use weft_core::{Context, Node, NodeConfig};
+use weft_engine::Rules;
+use weft_host::{Host, HostConfig};
+use weft_llm::{Llm, LlmConfig, get::Pinned};
+use weft_net::{Config, Net, Reach};
+use weft_protocol::{
+    codec,
+    id::BootId,
+    row::{Row, Table, Write},
+};
+use weft_store::Store;
+use weft_trust::secret::DeviceSecret;
+
+use super::{
+    clock,
+    core::{self, Inboxes, ModelFile, Parts},
+    embedded,
+    home::Home,
+    init::write,
+    seed,
+};
+
+/// An agent's process that nobody needs ends after so long: 5 ms bring one back.
+const AGENT_IDLE: Duration = Duration::from_secs(20);
+/// The model's memory goes after so long without a question.
+const MODEL_IDLE: Duration = Duration::from_secs(300);
+
+/// Runs the node in the foreground.
+pub(crate) fn run(home: &Home) -> Result<()> {
+    let key = home.open_key()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    let outcome = runtime.block_on(serve(home, key.secrets()));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    outcome
+}
+
+async fn serve(home: &Home, secrets: &weft_store::key::Secrets) -> Result<()> {
+    let door = Door::open(home.path())?;
+    let store = Arc::new(home.open_store(secrets)?);
+    let settings = home.read_settings()?;
+    let boot = next_boot(&store)?;
+    let rules = Rules::embedded()?;
+    let config = NodeConfig {
+        secret: DeviceSecret::from_seed(&secrets.device_seed),
+        boot,
+        seed: seed()?,
+        agents: embedded::agents()?,
+    };
+    let context = Context { now: clock::now(), rows: store.as_ref(), policy: &rules };
+    let node = Node::start(config, context)?;
+    let reach = reach();
+    let (net, net_events) = Net::start(Config {
+        seed: secrets.device_seed,
+        boot,
+        reach,
+        mdns: reach == Reach::Lan,
+        port: settings.port,
+    })
+    .await?;
+    let model = model_file(home);
+    let llm = Llm::new(LlmConfig { idle_after: MODEL_IDLE, ..LlmConfig::new(&model.path) });
+    let host = Host::new(HostConfig {
+        program: None,
+        cache: home.cache(),
+        cache_key: blake3::derive_key("weft compiled agents v1", secrets.store_key.as_bytes()),
+        idle_after: AGENT_IDLE,
+    });
+    let (door_inputs, doors) = mpsc::channel(REQUESTS_WAITING_MAX);
+    let (stop, stop_inbox) = mpsc::channel(1);
+    let parts = Parts {
+        node,
+        rules,
+        store,
+        net,
+        host,
+        llm: llm.clone(),
+        model,
+        reach,
+        keys: Keys::File,
+        handle: tokio::runtime::Handle::current(),
+    };
+    let inboxes = Inboxes { doors, net: net_events, stop: stop_inbox };
+    let core = std::thread::Builder::new()
+        .name("core".into())
+        .spawn(move || -> Result<Arc<Store>> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+            Ok(runtime.block_on(core::run(parts, inboxes)))
+        })
+        .context("failed to start the node's thread")?;
+    let serving = tokio::spawn(weft_api::serve(door, door_inputs));
+    tracing::info!("the node is up");
+    crate::cli::complain(&format!("weft is up in {}", home.path().display()));
+    wait_for_end(&core).await?;
+    drop(stop);
+    let store = tokio::task::spawn_blocking(move || core.join())
+        .await?
+        .map_err(|_| anyhow::anyhow!("the node's thread panicked"))??;
+    serving.abort();
+    llm.unload().await;
+    match Arc::try_unwrap(store) {
+        Ok(store) => Ok(store.close()?),
+        // Somebody still reads; what is acknowledged is on the disk all the same.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Waits for Ctrl-C, for the system's word to end, or for the core's own end.
+async fn wait_for_end<T>(core: &std::thread::JoinHandle<T>) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut look = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = look.tick() => {
+                if core.is_finished() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Counts this start, on the disk before anything is sent.
+fn next_boot(store: &Store) -> Result<BootId> {
+    let row = Row::named(Table::Node, &[], b"boot");
+    let last = match store.get(&row)? {
+        Some(bytes) => codec::decode::<BootId>(&bytes, 64)?.counter,
+        None => 0,
+    };
+    let [a, b, c, d, e, f, g, h, ..] = seed()?;
+    let random = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    let boot = BootId { counter: last + 1, random };
+    write(store, vec![Write::Put(row, codec::encode(&boot))])?;
+    Ok(boot)
+}
+
+/// How far the node reaches: `WEFT_LISTEN=loopback` keeps it on this machine.
+pub(super) fn reach() -> Reach {
+    match std::env::var("WEFT_LISTEN").as_deref() {
+        Ok("loopback") => Reach::Loopback,
+        Ok(_) | Err(_) => Reach::Lan,
+    }
+}
+
+fn model_file(home: &Home) -> ModelFile {
+    let pinned = Pinned::default_model();
+    let path = home.models().join(&pinned.name);
+    let name = pinned.name.trim_end_matches(".gguf").to_owned();
+    ModelFile { name, path }
+}
