@@ -1,0 +1,245 @@
+//! Children: shown as typed, bounded in time, heard while they speak.
+
+use std::io::{self, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::term;
+
+/// How often a child is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long output is waited for after its program ended: a grandchild may hold the pipe for ever.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What a child said, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: ExitStatus,
+    /// Stdout alone: data.
+    pub(crate) stdout: String,
+    /// Stdout and stderr as they came: what a person saw.
+    pub(crate) said: String,
+}
+
+/// Whether a child's words are shown as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Echo {
+    Live,
+    Silent,
+}
+
+/// Shows a command as typed, runs it with our output, and returns how it ended.
+pub(crate) fn show(command: &mut Command) -> Result<ExitStatus, String> {
+    term::say(format_args!("$ {}", spelled(command)));
+    command.status().map_err(|error| start_error(command, &error))
+}
+
+/// As [`show`], where anything but success is an error.
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
+    let status = show(command)?;
+    succeeded(command, status)
+}
+
+/// As [`run`], ended after `limit`.
+pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<(), String> {
+    term::say(format_args!("$ {}", spelled(command)));
+    let mut child = command.spawn().map_err(|error| start_error(command, &error))?;
+    let status = wait(command, &mut child, limit)?;
+    succeeded(command, status)
+}
+
+/// Whether a program is there and answers with success, without a word.
+pub(crate) fn answers(command: &mut Command) -> bool {
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Runs a command and collects what it says, ended after `limit`.
+pub(crate) fn hear(command: &mut Command, limit: Duration, echo: Echo) -> Result<Answer, String> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| start_error(command, &error))?;
+    let said = Heard::default();
+    let stdout = Heard::default();
+    let listeners = [
+        child.stdout.take().map(|pipe| listen(pipe, vec![said.clone(), stdout.clone()], echo)),
+        child.stderr.take().map(|pipe| listen(pipe, vec![said.clone()], echo)),
+    ];
+    let ended = wait(command, &mut child, limit);
+    let patience = Instant::now() + LAST_WORDS;
+    for listener in listeners.into_iter().flatten() {
+        while !listener.is_finished() && Instant::now() < patience {
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+    match ended {
+        Ok(status) => Ok(Answer { status, stdout: stdout.text(), said: said.text() }),
+        Err(error) => Err(format!("{error}\n{}", said.text().trim_end())),
+    }
+}
+
+/// Asks a child to end, by its id, and ends it when it does not within `patience`.
+pub(crate) fn stop(child: &mut Child, patience: Duration) {
+    if matches!(child.try_wait(), Ok(Some(_))) {
+        return;
+    }
+    // The shell's own `kill`: a bare machine has no other.
+    answers(Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]));
+    let deadline = Instant::now() + patience;
+    while Instant::now() < deadline {
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    child.kill().and_then(|()| child.wait()).ok();
+}
+
+/// A command as a person would type it.
+pub(crate) fn spelled(command: &Command) -> String {
+    let program = command.get_program().to_string_lossy();
+    let name = program.rsplit('/').next().unwrap_or(&program);
+    let words = command.get_args().map(|word| quoted(&word.to_string_lossy()));
+    std::iter::once(name.to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell needs it.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else if word.contains(['"', '$', '`', '\\', '!']) {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    } else {
+        format!("\"{word}\"")
+    }
+}
+
+fn wait(command: &Command, child: &mut Child, limit: Duration) -> Result<ExitStatus, String> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) if Instant::now() < deadline => thread::sleep(LOOK_EVERY),
+            Ok(None) => {
+                stop(child, Duration::from_secs(2));
+                return Err(format!(
+                    "`{}` did not end within {} s",
+                    spelled(command),
+                    limit.as_secs()
+                ));
+            }
+            Err(error) => {
+                return Err(format!("failed to wait for `{}`: {error}", spelled(command)));
+            }
+        }
+    }
+}
+
+fn succeeded(command: &Command, status: ExitStatus) -> Result<(), String> {
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{}` ended with {status}", spelled(command)))
+    }
+}
+
+fn start_error(command: &Command, error: &io::Error) -> String {
+    format!("failed to start `{}`: {error}", spelled(command))
+}
+
+/// Bytes that several listeners append to.
+#[derive(Debug, Clone, Default)]
+struct Heard(Arc<Mutex<Vec<u8>>>);
+
+impl Heard {
+    fn add(&self, bytes: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+fn listen(
+    mut pipe: impl Read + Send + 'static,
+    ears: Vec<Heard>,
+    echo: Echo,
+) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = pipe.read(&mut chunk) {
+            let bytes = &chunk[..count];
+            for ear in &ears {
+                ear.add(bytes);
+            }
+            if echo == Echo::Live {
+                term::pass(bytes);
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn data_and_words_are_told_apart() {
+        let answer = hear(
+            &mut shell("echo data; echo words >&2; exit 3"),
+            Duration::from_secs(60),
+            Echo::Silent,
+        )
+        .expect("sh runs");
+        assert_eq!(answer.status.code(), Some(3));
+        assert_eq!(answer.stdout, "data\n");
+        assert!(answer.said.contains("data") && answer.said.contains("words"));
+    }
+
+    #[test]
+    fn what_hangs_is_ended_and_its_words_are_kept() {
+        let error =
+            hear(&mut shell("echo so far; exec sleep 600"), Duration::from_secs(1), Echo::Silent)
+                .expect_err("it never ends by itself");
+        assert!(error.contains("did not end within 1 s"), "{error}");
+        assert!(error.contains("so far"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = run(&mut Command::new("/nowhere/weft")).expect_err("there is none");
+        assert!(error.contains("failed to start `weft`"), "{error}");
+        assert!(!answers(&mut Command::new("/nowhere/weft")));
+    }
+
+    #[test]
+    fn a_child_that_ignores_the_request_is_ended() {
+        let mut child =
+            shell("trap '' TERM; while :; do sleep 0.1; done").spawn().expect("sh runs");
+        stop(&mut child, Duration::from_millis(200));
+        assert!(matches!(child.try_wait(), Ok(Some(_))));
+    }
+
+    #[test]
+    fn commands_are_spelled_as_typed() {
+        let mut command = Command::new("/usr/bin/weft");
+        command.args(["do", "note that it's friday", "--json", "$x", ""]);
+        assert_eq!(spelled(&command), "weft do \"note that it's friday\" --json '$x' \"\"");
+    }
+}
