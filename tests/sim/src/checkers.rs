@@ -1,0 +1,53 @@
+//! What must hold, each in its own file. They look from outside: at rows, frames, effects and answers.
+
+pub(crate) mod audit;
+pub(crate) mod effects;
+pub(crate) mod notes;
+pub(crate) mod panics;
+pub(crate) mod replicas;
+pub(crate) mod runs;
+pub(crate) mod serving;
+pub(crate) mod timers;
+
+use crate::world::World;
+
+/// All checkers that watch while the world goes on.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    pub(crate) audit: audit::Audit,
+    pub(crate) effects: effects::Effects,
+    pub(crate) panics: panics::Panics,
+    pub(crate) replicas: replicas::Replicas,
+    pub(crate) serving: serving::Serving,
+    pub(crate) timers: timers::Timers,
+}
+
+impl Checks {
+    pub(crate) fn new(hosts: usize) -> Self {
+        Self {
+            audit: audit::Audit,
+            effects: effects::Effects::new(hosts),
+            panics: panics::Panics,
+            replicas: replicas::Replicas,
+            serving: serving::Serving::default(),
+            timers: timers::Timers::default(),
+        }
+    }
+}
+
+impl World {
+    /// What must hold at the end.
+    pub(crate) fn finish(&mut self) {
+        if self.failures.0.iter().any(|it| matches!(it.checker, "panics" | "starts" | "spins")) {
+            return;
+        }
+        let failures = &mut self.failures;
+        runs::finish(&self.asks, &self.hosts, self.time, failures);
+        self.checks.replicas.finish(&self.hosts, failures);
+        self.checks.audit.finish(&self.hosts, failures);
+        self.checks.effects.finish(&self.hosts, failures);
+        notes::finish(&self.asks, &self.checks.effects, &self.hosts, failures);
+        self.checks.serving.finish(&self.hosts, failures);
+        self.checks.timers.finish(&self.hosts, self.time, failures);
+    }
+}

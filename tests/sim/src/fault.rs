@@ -1,0 +1,250 @@
+//! What goes wrong, and how it ends.
+
+use weft_core::{
+    Input,
+    door::{Command, DoorId},
+};
+use weft_protocol::{
+    device::Role,
+    frame::Protocol,
+};
+
+use crate::{
+    network::{SECOND, pair},
+    world::{Happening, World},
+};
+
+/// So long things go wrong, in microseconds.
+const BAD_TIME: u64 = 60 * SECOND;
+/// So long after healing all runs must have ended: a step waits a minute for its device, and an
+/// executor that fell silent is given up after fifteen seconds, up to four times.
+pub(crate) const RUNS_END_WITHIN: u64 = 140 * SECOND;
+/// So long after healing, and after the last run ended, all replicas are the same.
+pub(crate) const CONVERGE_WITHIN: u64 = 10 * SECOND;
+
+/// Something that goes wrong.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// Some machines can't reach the others.
+    Partition { among: Vec<usize>, lasts: u64 },
+    /// One pair can't.
+    Bar { a: usize, b: usize, lasts: u64 },
+    /// A connection is cut, and may come up at once.
+    Cut { a: usize, b: usize },
+    /// A stream ends while its connection lives.
+    CutStream { a: usize, b: usize, protocol: Protocol },
+    /// Everything between two machines takes long.
+    Slow { a: usize, b: usize, lasts: u64 },
+    /// The power goes and comes back.
+    Crash { host: usize, lasts: u64 },
+    /// The wall clock jumps, in milliseconds.
+    Jump { host: usize, by: i64 },
+    /// The disk takes nothing more until the next start.
+    Full { host: usize, lasts: u64 },
+    /// An admin puts a device out; if it was stolen, somebody plays it from then on.
+    Revoke { host: usize, stolen: bool },
+    /// Somebody with the keys of a device that was put out speaks to another.
+    Intrude { host: usize, at: usize },
+}
+
+impl World {
+    /// Draws what will go wrong, and when it ends.
+    pub(crate) fn draw_faults(&mut self) {
+        let count = self.hosts.len();
+        let mut at = 3 * SECOND;
+        let every = self.dice.faults.between(SECOND, 6 * SECOND);
+        while at < BAD_TIME {
+            let fault = self.draw_fault(count);
+            self.at(at, Happening::Fault(fault));
+            at += self.dice.faults.between(every / 4, every * 2);
+        }
+        if self.dice.faults.chance(50) {
+            let host = 1 + self.dice.faults.index(count - 1);
+            let stolen = self.dice.faults.chance(50);
+            let at = self.dice.faults.between(10 * SECOND, BAD_TIME - 15 * SECOND);
+            self.at(at, Happening::Fault(Fault::Revoke { host, stolen }));
+        }
+        self.at(2 * SECOND, Happening::Ask);
+        self.at(BAD_TIME, Happening::Heal);
+    }
+
+    fn draw_fault(&mut self, count: usize) -> Fault {
+        let dice = &mut self.dice.faults;
+        let a = dice.index(count);
+        let b = (a + 1 + dice.index(count - 1)) % count;
+        let lasts = dice.between(SECOND, 20 * SECOND);
+        match dice.between(0, 100) {
+            0..15 => {
+                let among = (0..count).filter(|_| dice.chance(50)).collect();
+                Fault::Partition { among, lasts }
+            }
+            15..30 => Fault::Bar { a, b, lasts },
+            30..45 => Fault::Cut { a, b },
+            45..60 => {
+                let protocol = dice.pick(&Protocol::SPOKEN);
+                Fault::CutStream { a, b, protocol }
+            }
+            60..68 => Fault::Slow { a, b, lasts },
+            68..86 => Fault::Crash { host: a, lasts: dice.between(SECOND / 5, 12 * SECOND) },
+            86..95 => {
+                let day = 24 * 3_600 * 1_000;
+                let reach = dice.pick(&[5_000, 600_000, day]);
+                let by = i64::try_from(dice.between(0, 2 * reach)).unwrap_or(0);
+                Fault::Jump { host: a, by: by - reach as i64 }
+            }
+            _ => Fault::Full { host: a, lasts: dice.between(SECOND, 6 * SECOND) },
+        }
+    }
+
+    /// Something goes wrong.
+    pub(crate) fn befall(&mut self, fault: Fault) {
+        if self.healed.is_some() {
+            return;
+        }
+        self.say(None, || format!("{fault:?}"));
+        match fault {
+            Fault::Partition { among, lasts } => {
+                for a in 0..self.hosts.len() {
+                    for b in a + 1..self.hosts.len() {
+                        if among.contains(&a) != among.contains(&b) {
+                            self.bar(a, b, lasts);
+                        }
+                    }
+                }
+            }
+            Fault::Bar { a, b, lasts } => self.bar(a, b, lasts),
+            Fault::Cut { a, b } => {
+                if let Some(link) = self.link(a, b) {
+                    self.cut(link);
+                }
+            }
+            Fault::CutStream { a, b, protocol } => {
+                if let Some(link) = self.link(a, b) {
+                    self.cut_stream(link, protocol);
+                }
+            }
+            Fault::Slow { a, b, lasts } => {
+                self.network.slow.insert(pair(a, b), self.time + lasts);
+            }
+            Fault::Crash { host, lasts } => {
+                self.crash(host);
+                self.later(lasts, Happening::Start(host));
+            }
+            Fault::Jump { host, by } => {
+                self.hosts[host].skew += by;
+                let device = self.hosts[host].id;
+                // A clock that was set wakes a node, which asks again when it is to be woken.
+                self.feed(host, Input::RoundTrip { device, micros: 0 });
+            }
+            Fault::Full { host, lasts } => {
+                self.hosts[host].disk.failing = true;
+                self.later(lasts, Happening::Fault(Fault::Crash { host, lasts: SECOND }));
+            }
+            Fault::Revoke { host, stolen } => self.revoke(host, stolen),
+            Fault::Intrude { host, at } => self.intrude(host, at),
+        }
+    }
+
+    fn bar(&mut self, a: usize, b: usize, lasts: u64) {
+        let until = self.network.barred.entry(pair(a, b)).or_default();
+        *until = (*until).max(self.time + lasts);
+        if let Some(link) = self.network.pairs.get(&pair(a, b)).copied() {
+            self.cut(link);
+        }
+    }
+
+    fn revoke(&mut self, host: usize, stolen: bool) {
+        let admin = (0..self.hosts.len()).find(|at| {
+            *at != host && self.hosts[*at].role == Role::Admin && self.hosts[*at].is_up()
+        });
+        let Some(admin) = admin else {
+            self.later(SECOND, Happening::Fault(Fault::Revoke { host, stolen }));
+            return;
+        };
+        let listed = self.hosts[admin].members.contains(&self.hosts[host].id);
+        if self.hosts[admin].disk.failing || !listed {
+            self.later(SECOND, Happening::Fault(Fault::Revoke { host, stolen }));
+            return;
+        }
+        let device = self.hosts[host].name.to_owned();
+        let id = self.hosts[host].id;
+        let command = Command::Revoke { device };
+        self.feed(admin, Input::Command { door: DoorId(u64::MAX - 1), command });
+        if self.hosts[admin].members.contains(&id) {
+            // The admin had not heard of that device yet.
+            self.later(SECOND, Happening::Fault(Fault::Revoke { host, stolen }));
+            return;
+        }
+        self.hosts[host].put_out = true;
+        if stolen {
+            self.crash(host);
+            self.hosts[host].stolen = true;
+            for at in 0..self.hosts.len() {
+                if at != host {
+                    let after = self.dice.faults.between(SECOND, 12 * SECOND);
+                    self.later(after, Happening::Fault(Fault::Intrude { host, at }));
+                }
+            }
+        }
+    }
+
+    /// Everything is well again: all machines are up and connected, clocks are right.
+    pub(crate) fn heal(&mut self) {
+        self.say(None, || "all is well again".to_owned());
+        self.healed = Some(self.time);
+        self.network.barred.clear();
+        self.network.slow.clear();
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].disk.failing {
+                self.crash(host);
+            }
+            self.hosts[host].skew = 0;
+            if self.hosts[host].is_up() {
+                let device = self.hosts[host].id;
+                self.feed(host, Input::RoundTrip { device, micros: 0 });
+            } else {
+                self.start(host);
+            }
+        }
+        let dead: Vec<u64> = self
+            .network
+            .connections
+            .iter()
+            .filter(|(_, it)| it.dead || it.thief.is_some())
+            .map(|(link, _)| *link)
+            .collect();
+        for link in dead {
+            self.cut(link);
+        }
+        self.at(self.time + SECOND, Happening::Look);
+    }
+
+    /// Looks whether all has come to rest, and ends the world when it has or should have.
+    pub(crate) fn look(&mut self) {
+        let healed = self.healed.unwrap_or(self.time);
+        let last_end = self.asks.values().flat_map(|ask| &ask.ended).map(|(at, _)| *at).max();
+        let runs_over = self.asks.values().all(super::workload::Ask::is_over)
+            && self.hosts.iter().filter(|host| host.belongs()).all(|host| host.plays.is_empty());
+        let quiet = runs_over && self.checks.replicas.are_equal(&self.hosts);
+        if quiet {
+            let since = *self.quiet_since.get_or_insert(self.time);
+            if since + 3 * SECOND <= self.time {
+                self.over = true;
+                return;
+            }
+        } else {
+            self.quiet_since = None;
+        }
+        let converges_by = healed.max(last_end.unwrap_or(0)) + CONVERGE_WITHIN;
+        let too_late = if runs_over {
+            self.time > converges_by.max(healed + CONVERGE_WITHIN) && !quiet
+        } else {
+            self.time > healed + RUNS_END_WITHIN
+        };
+        if too_late {
+            self.over = true;
+            return;
+        }
+        self.later(SECOND / 2, Happening::Look);
+    }
+}

@@ -1,0 +1,1 @@
+//! Failures that were found, each as a story of its own.

@@ -1,0 +1,625 @@
+//! The world: virtual time, what is going to happen, and the machines to which it happens.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use anyhow::{Context as _, Result};
+use weft_core::{
+    Context, Input, Node, NodeConfig, Output,
+    door::{DoorId, Event, Reply},
+    executor::{CallId, ExecutionId},
+    links::StreamId,
+    membership,
+};
+use weft_protocol::{
+    frame::Protocol,
+    id::BootId,
+    presence::ModelReady,
+    run::Failure,
+    host_call::Refusal,
+};
+
+use crate::{
+    agent::{Act, Play},
+    bug::{Bug, Spoiled},
+    checkers::Checks,
+    dice::Dice,
+    disk::{Batch, Disk, Done, FLUSH_WITHIN},
+    fabric::{self, Made, SHARED},
+    fault::Fault,
+    host::Host,
+    network::{Network, SECOND},
+    rules::Embedded,
+    trace::{Detail, Trace},
+    workload::Ask,
+};
+
+/// After so many happenings within one microsecond-exact moment a node goes round in circles.
+const HAPPENINGS_A_MOMENT_MAX: u64 = 20_000;
+
+/// Something that is going to happen.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    Alarm(usize, u64),
+    DiskDone(usize, u64),
+    DiskFlush(usize, u64),
+    Redial(usize, usize),
+    Greeted(u64, usize),
+    StreamUp(u64, Protocol, StreamId, usize),
+    StreamGone(u64, Protocol, StreamId, usize),
+    Reopen(u64, Protocol),
+    Frame { link: u64, protocol: Protocol, id: StreamId, to: usize, bytes: Vec<u8> },
+    Recognised(u64, usize),
+    Lost(u64, usize),
+    Agent(usize, u64, ExecutionId),
+    Answered(usize, u64, ExecutionId, CallId),
+    Start(usize),
+    Fault(Fault),
+    Ask,
+    Consent(u64, bool),
+    Cancel(u64),
+    Heal,
+    Look,
+}
+
+/// The draws of each concern.
+#[derive(Debug)]
+pub(crate) struct AllDice {
+    pub(crate) network: Dice,
+    pub(crate) disk: Dice,
+    pub(crate) agents: Dice,
+    pub(crate) faults: Dice,
+    pub(crate) workload: Dice,
+    pub(crate) nodes: Dice,
+}
+
+/// How a node is not what it should be, and which checker says so.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Violation {
+    /// The checker.
+    pub checker: &'static str,
+    /// What it found.
+    pub what: String,
+}
+
+/// All that the checkers found.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(pub(crate) Vec<Violation>);
+
+impl Failures {
+    /// A checker found something.
+    pub(crate) fn add(&mut self, checker: &'static str, what: String) {
+        if self.0.len() < 50 {
+            self.0.push(Violation { checker, what });
+        }
+    }
+}
+
+/// One world.
+pub(crate) struct World {
+    /// Microseconds since the beginning.
+    pub(crate) time: u64,
+    sequence: u64,
+    queue: BTreeMap<(u64, u64), Happening>,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) network: Network,
+    pub(crate) dice: AllDice,
+    pub(crate) asks: BTreeMap<DoorId, Ask>,
+    pub(crate) checks: Checks,
+    pub(crate) failures: Failures,
+    pub(crate) trace: Trace,
+    pub(crate) bug: Option<Bug>,
+    pub(crate) spoiled: Spoiled,
+    pub(crate) healed: Option<u64>,
+    pub(crate) quiet_since: Option<u64>,
+    rules: Embedded,
+    moment: (u64, u64),
+    pub(crate) over: bool,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("time", &self.time).finish_non_exhaustive()
+    }
+}
+
+impl World {
+    /// A fabric on machines that are down.
+    pub(crate) fn new(
+        seed: u64,
+        detail: Detail,
+        out: Box<dyn Write>,
+        bug: Option<Bug>,
+    ) -> Result<Self> {
+        let made = fabric::make(&mut Dice::new(seed, "fabric"))?;
+        let mut faults = Dice::new(seed, "faults");
+        let hosts: Vec<Host> = made.into_iter().map(|made| host(made, &mut faults)).collect();
+        let mut world = Self {
+            time: 0,
+            sequence: 0,
+            queue: BTreeMap::new(),
+            network: Network::default(),
+            dice: AllDice {
+                network: Dice::new(seed, "network"),
+                disk: Dice::new(seed, "disk"),
+                agents: Dice::new(seed, "agents"),
+                faults,
+                workload: Dice::new(seed, "workload"),
+                nodes: Dice::new(seed, "nodes"),
+            },
+            asks: BTreeMap::new(),
+            checks: Checks::new(hosts.len()),
+            failures: Failures::default(),
+            trace: Trace::new(detail, out),
+            bug,
+            spoiled: Spoiled::default(),
+            healed: None,
+            quiet_since: None,
+            rules: Embedded::new().context("compile the rules")?,
+            moment: (0, 0),
+            over: false,
+            hosts,
+        };
+        for host in 0..world.hosts.len() {
+            let at = world.dice.faults.between(0, SECOND);
+            world.later(at, Happening::Start(host));
+            for other in host + 1..world.hosts.len() {
+                world.later(SECOND / 2, Happening::Redial(host, other));
+            }
+        }
+        if let Some(Bug::LyingDisk) = world.bug {
+            for host in &mut world.hosts {
+                host.disk.lies = true;
+            }
+        }
+        Ok(world)
+    }
+
+    /// Something happens after so many microseconds.
+    pub(crate) fn later(&mut self, after: u64, what: Happening) {
+        self.at(self.time + after, what);
+    }
+
+    /// Something happens at that time.
+    pub(crate) fn at(&mut self, at: u64, what: Happening) {
+        self.sequence += 1;
+        self.queue.insert((at.max(self.time), self.sequence), what);
+    }
+
+    /// The names of the machines and the world itself, for the trace.
+    pub(crate) fn say(&mut self, host: Option<usize>, what: impl FnOnce() -> String) {
+        let who = host.map_or("", |host| self.hosts[host].name);
+        self.trace.say(self.time, who, what);
+    }
+
+    /// Goes on until all is over.
+    pub(crate) fn run(&mut self) {
+        while !self.over
+            && let Some(((at, _), what)) = self.queue.pop_first()
+        {
+            self.moment = if self.moment.0 == at { (at, self.moment.1 + 1) } else { (at, 0) };
+            if self.moment.1 > HAPPENINGS_A_MOMENT_MAX {
+                self.failures.add("spins", format!("at {at} µs with {what:?}"));
+                break;
+            }
+            self.time = at;
+            self.happens(what);
+        }
+    }
+
+    fn happens(&mut self, what: Happening) {
+        match what {
+            Happening::Alarm(host, wish) => self.alarm(host, wish),
+            Happening::DiskDone(host, boot) => self.disk_done(host, boot),
+            Happening::DiskFlush(host, boot) => {
+                if self.runs(host, boot) {
+                    self.hosts[host].disk.flush();
+                }
+            }
+            Happening::Redial(a, b) => self.redial(a, b),
+            Happening::Greeted(link, side) => self.greeted(link, side),
+            Happening::StreamUp(link, protocol, id, side) => {
+                self.stream_up(link, protocol, id, side);
+            }
+            Happening::StreamGone(link, protocol, id, side) => {
+                self.stream_gone(link, protocol, id, side);
+            }
+            Happening::Reopen(link, protocol) => self.reopen(link, protocol),
+            Happening::Frame { link, protocol, id, to, bytes } => {
+                self.arrive(link, protocol, id, to, bytes);
+            }
+            Happening::Recognised(link, side) => self.recognised(link, side),
+            Happening::Lost(link, side) => self.lost(link, side),
+            Happening::Agent(host, boot, execution) => {
+                if self.runs(host, boot) {
+                    self.play(host, execution, None);
+                }
+            }
+            Happening::Answered(host, boot, execution, call) => {
+                if self.runs(host, boot) {
+                    self.answered(host, execution, call);
+                }
+            }
+            Happening::Start(host) => self.start(host),
+            Happening::Fault(fault) => self.befall(fault),
+            Happening::Ask => self.ask(),
+            Happening::Consent(door, yes) => self.consent(DoorId(door), yes),
+            Happening::Cancel(door) => self.cancel(DoorId(door)),
+            Happening::Heal => self.heal(),
+            Happening::Look => self.look(),
+        }
+    }
+
+    pub(crate) fn runs(&self, host: usize, boot: u64) -> bool {
+        self.hosts[host].is_up() && self.hosts[host].boots == boot
+    }
+
+    /// Starts a machine that is down.
+    pub(crate) fn start(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        if host.is_up() || host.stolen {
+            return;
+        }
+        host.boots += 1;
+        host.mono = self.dice.nodes.between(0, 1_000 * SECOND);
+        let config = NodeConfig {
+            secret: host.secret.clone(),
+            boot: BootId { counter: host.boots, random: self.dice.nodes.between(0, u64::MAX) },
+            seed: self.dice.nodes.bytes(),
+            agents: SHARED.agents.clone(),
+        };
+        let context = Context {
+            now: host.now(self.time),
+            rows: host.disk.visible(),
+            policy: &self.rules,
+        };
+        let started = catch_unwind(AssertUnwindSafe(|| Node::start(config, context)));
+        let name = host.name;
+        match started {
+            Ok(Ok(node)) => host.node = Some(node),
+            Ok(Err(error)) => {
+                let what = format!("{name} does not start again: {error}");
+                self.failures.add("starts", what);
+                self.over = true;
+                return;
+            }
+            Err(_) => {
+                self.panicked(at);
+                return;
+            }
+        }
+        self.say(Some(at), || "starts".to_owned());
+        self.drain(at);
+        let address = format!("/ip4/10.0.0.{at}/udp/4000/quic-v1");
+        self.feed(at, Input::Listening { addresses: vec![address] });
+        if self.hosts[at].model {
+            let model = ModelReady { name: "small".into(), speed_milli: 20_000 };
+            self.feed(at, Input::Models(vec![model]));
+        }
+    }
+
+    fn panicked(&mut self, at: usize) {
+        self.checks.panics.panicked(self.hosts[at].name, self.time, &mut self.failures);
+        self.over = true;
+    }
+
+    /// The power of a machine goes.
+    pub(crate) fn crash(&mut self, at: usize) {
+        if !self.hosts[at].is_up() {
+            return;
+        }
+        self.say(Some(at), || "loses its power".to_owned());
+        self.unplug(at);
+        let host = &mut self.hosts[at];
+        host.node = None;
+        host.plays.clear();
+        host.answers.clear();
+        host.alarm.0 = None;
+        host.disk.crash(&mut self.dice.disk);
+        self.checks.effects.crashed(at, host.disk.durable(), &mut self.failures);
+        let boot = host.boots;
+        for ask in self.asks.values_mut().filter(|ask| ask.host == at && ask.boot == boot) {
+            ask.lost = true;
+        }
+    }
+
+    /// Hands a node what happened, and carries out what it wants.
+    pub(crate) fn feed(&mut self, at: usize, input: Input) {
+        let Some(mut node) = self.hosts[at].node.take() else { return };
+        let host = &self.hosts[at];
+        self.trace.input(self.time, host.name, &input);
+        let context =
+            Context { now: host.now(self.time), rows: host.disk.visible(), policy: &self.rules };
+        let fed = catch_unwind(AssertUnwindSafe(|| {
+            node.handle_input(input, context);
+            node
+        }));
+        match fed {
+            Ok(node) => {
+                self.hosts[at].node = Some(node);
+                self.drain(at);
+            }
+            Err(_) => self.panicked(at),
+        }
+    }
+
+    fn alarm(&mut self, at: usize, wish: u64) {
+        if self.hosts[at].alarm.1 != wish {
+            return;
+        }
+        let Some(mut node) = self.hosts[at].node.take() else { return };
+        let host = &mut self.hosts[at];
+        host.alarm.0 = None;
+        let now = host.now(self.time);
+        let why = node.poll_timeout(now).map_or("nothing", |(_, why)| why);
+        self.trace.timeout(self.time, host.name, why);
+        let context = Context { now, rows: host.disk.visible(), policy: &self.rules };
+        let fed = catch_unwind(AssertUnwindSafe(|| {
+            node.handle_timeout(context);
+            node
+        }));
+        match fed {
+            Ok(node) => {
+                self.hosts[at].node = Some(node);
+                self.drain(at);
+            }
+            Err(_) => self.panicked(at),
+        }
+    }
+
+    fn drain(&mut self, at: usize) {
+        while let Some(output) = self.hosts[at].node.as_mut().and_then(Node::poll_output) {
+            self.trace.output(self.time, self.hosts[at].name, &output);
+            self.carry_out(at, output);
+        }
+        let host = &mut self.hosts[at];
+        let Some(node) = &host.node else { return };
+        let wish = node.poll_timeout(host.now(self.time)).map(|(wish, _)| wish);
+        let wish = wish.map(|wish| host.world_time(wish).max(self.time));
+        if wish != host.alarm.0 {
+            host.alarm = (wish, host.alarm.1 + 1);
+            if let Some(wish) = wish {
+                let alarm = Happening::Alarm(at, host.alarm.1);
+                self.at(wish, alarm);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, at: usize, output: Output) {
+        let boot = self.hosts[at].boots;
+        match output {
+            Output::Members(members) => {
+                self.checks.serving.members(at, &members, self.time);
+                self.set_members(at, members);
+            }
+            Output::Remember { .. } => {}
+            Output::Admit { device } => self.admit(at, device),
+            Output::Disconnect { device } => self.hang_up(at, device),
+            Output::Send { stream, bytes } => {
+                self.serve_the_revoked(at, &bytes);
+                self.send(at, stream, bytes);
+            }
+            Output::Persist { ticket, writes, durability } => {
+                let writes = self.spoil(writes);
+                let batch = Batch { ticket, writes, durability };
+                let wait = self.hosts[at].disk.submit(batch, &mut self.dice.disk);
+                if let Some(wait) = wait {
+                    self.later(wait, Happening::DiskDone(at, boot));
+                }
+            }
+            Output::Execute { execution, agent, capability, arguments, .. } => {
+                self.checks.effects.executed(
+                    self.time,
+                    at,
+                    &self.hosts,
+                    &agent,
+                    &capability,
+                    &arguments,
+                    &mut self.failures,
+                );
+                self.trace.say(self.time, self.hosts[at].name, || format!("does {capability}"));
+                let play =
+                    Play::new(capability.as_str().to_owned(), arguments, &mut self.dice.agents);
+                let pace = play.pace(&mut self.dice.agents);
+                self.hosts[at].plays.insert(execution, play);
+                self.later(pace, Happening::Agent(at, boot, execution));
+            }
+            Output::StopExecution(execution) => {
+                self.hosts[at].plays.remove(&execution);
+            }
+            Output::AnswerCall { execution, call, answer } => {
+                self.hosts[at].answers.insert((execution, call), answer);
+                let wait = self.dice.agents.between(20, 400);
+                self.later(wait, Happening::Answered(at, boot, execution, call));
+            }
+            Output::Reply { door, reply } => self.replied(at, door, reply),
+            Output::Event { door, event } => self.event(at, door, event),
+            Output::OpenPairing { .. }
+            | Output::SendPairing { .. }
+            | Output::ClosePairingLink { .. }
+            | Output::ClosePairing => {}
+            Output::Log { text } => self.say(Some(at), || text),
+        }
+    }
+
+    fn disk_done(&mut self, at: usize, boot: u64) {
+        if !self.runs(at, boot) {
+            return;
+        }
+        let disk = &mut self.hosts[at].disk;
+        let Some((done, flush)) = disk.done() else { return };
+        if let Some(wait) = disk.next(&mut self.dice.disk) {
+            self.later(wait, Happening::DiskDone(at, boot));
+        }
+        if flush {
+            let within = self.dice.disk.between(FLUSH_WITHIN / 2, FLUSH_WITHIN);
+            self.later(within, Happening::DiskFlush(at, boot));
+        }
+        match done {
+            Done::Persisted(ticket) => self.feed(at, Input::Persisted(ticket)),
+            Done::Failed(ticket) => {
+                self.feed(at, Input::PersistFailed(ticket, "the disk is full".to_owned()));
+            }
+        }
+    }
+
+    fn answered(&mut self, at: usize, execution: ExecutionId, call: CallId) {
+        let Some(answer) = self.hosts[at].answers.remove(&(execution, call)) else { return };
+        let Some(play) = self.hosts[at].plays.get_mut(&execution) else { return };
+        if play.waits != Some(call) {
+            return;
+        }
+        play.waits = None;
+        if play.must_be_denied {
+            let denied = answer.as_ref().is_err_and(|error| error.refusal == Refusal::Denied);
+            if !denied {
+                let what = format!("a call beyond a manifest got {answer:?}");
+                self.failures.add("effects", what);
+            }
+        }
+        self.play(at, execution, Some(answer));
+    }
+
+    /// An agent goes on.
+    fn play(
+        &mut self,
+        at: usize,
+        execution: ExecutionId,
+        answer: Option<Result<weft_protocol::value::Value, weft_protocol::host_call::HostError>>,
+    ) {
+        let boot = self.hosts[at].boots;
+        let Some(play) = self.hosts[at].plays.get_mut(&execution) else { return };
+        if play.hangs {
+            if self.healed.is_some() {
+                let reason = "the agent hung".to_owned();
+                self.hosts[at].plays.remove(&execution);
+                let failure = Failure { refusal: Refusal::Failed, reason };
+                self.feed(at, Input::Executed { execution, result: Err(failure) });
+            } else {
+                self.later(SECOND, Happening::Agent(at, boot, execution));
+            }
+            return;
+        }
+        match play.go_on(answer) {
+            Act::Call(request) => {
+                play.calls += 1;
+                let call = CallId(play.calls);
+                play.waits = Some(call);
+                self.feed(at, Input::HostCall { execution, call, request });
+            }
+            Act::Say(progress) => {
+                let pace = play.pace(&mut self.dice.agents);
+                self.later(pace, Happening::Agent(at, boot, execution));
+                self.feed(at, Input::Progressed { execution, progress });
+            }
+            Act::End(result) => {
+                self.hosts[at].plays.remove(&execution);
+                self.feed(at, Input::Executed { execution, result });
+            }
+        }
+    }
+
+    fn replied(&mut self, at: usize, door: DoorId, reply: Reply) {
+        if let Some(ask) = self.asks.get_mut(&door) {
+            match &reply {
+                Reply::RunStarted { run } => ask.run = Some(*run),
+                Reply::Refused { reason, .. } => ask.refused = Some(reason.clone()),
+                Reply::Done
+                | Reply::Status(_)
+                | Reply::Devices(_)
+                | Reply::Agents(_)
+                | Reply::Explained(_)
+                | Reply::Runs(_)
+                | Reply::Run { .. }
+                | Reply::Documents(_)
+                | Reply::Timers(_)
+                | Reply::Invited { .. }
+                | Reply::Audit(_)
+                | Reply::Verified(_) => {}
+            }
+        }
+        self.say(Some(at), || format!("replies {reply:?}").chars().take(160).collect());
+    }
+
+    fn event(&mut self, at: usize, door: Option<DoorId>, event: Event) {
+        match &event {
+            Event::RunEnded { run, state, failure, .. } => {
+                let (run, state, failure) = (*run, *state, failure.clone());
+                self.say(Some(at), || {
+                    format!("run {} is {state} {}", run.short(), failure.unwrap_or_default())
+                });
+                if let Some(ask) = door.and_then(|door| self.asks.get_mut(&door)) {
+                    ask.ended.push((self.time, state));
+                }
+            }
+            Event::Asked { .. } => {
+                if let Some(door) = door {
+                    let wait = self.dice.workload.between(SECOND / 10, 3 * SECOND);
+                    let yes = self.dice.workload.chance(90);
+                    self.later(wait, Happening::Consent(door.0, yes));
+                }
+            }
+            Event::TimerDue { id, due, label, .. } => {
+                let (id, due, label) = (*id, *due, label.clone());
+                self.say(Some(at), || format!("shows timer {label:?}"));
+                let host = &self.hosts[at];
+                self.checks.timers.shown(at, host, id, due, &mut self.failures);
+            }
+            Event::DocumentChanged { id, remote, .. } => {
+                self.checks.serving.changed(at, *id, *remote, self.time);
+            }
+            Event::Warning { text } => {
+                let text = text.clone();
+                let name = self.hosts[at].name;
+                self.checks.audit.warned(name, self.time, &text, &mut self.failures);
+                self.say(Some(at), || format!("warns: {text}"));
+            }
+            Event::StepPlaced { step, capability, device, .. } => {
+                let text = format!("places step {step}, {capability}, on {device}");
+                self.say(Some(at), || text);
+            }
+            Event::StepProgressed { .. }
+            | Event::StepEnded { .. }
+            | Event::InvitationMet { .. }
+            | Event::InvitationEnded { .. }
+            | Event::DeviceHere { .. }
+            | Event::DeviceAway { .. }
+            | Event::DevicesChanged => {}
+        }
+    }
+}
+
+fn host(made: Made, dice: &mut Dice) -> Host {
+    let Made { name, kind, role, secret, statements, model } = made;
+    let mut disk = Disk::default();
+    disk.prepare(membership::store(&statements));
+    let day = 24 * 3_600 * 1_000;
+    let skew = match dice.between(0, 3) {
+        0 => 0,
+        1 => i64::try_from(dice.between(0, 4_000)).unwrap_or(0) - 2_000,
+        _ => i64::try_from(dice.between(0, 2 * day)).unwrap_or(0) - day as i64,
+    };
+    Host {
+        name,
+        kind,
+        role,
+        id: secret.id(),
+        secret,
+        model,
+        disk,
+        node: None,
+        boots: 0,
+        mono: 0,
+        skew,
+        members: Default::default(),
+        serving: BTreeMap::new(),
+        alarm: (None, 0),
+        plays: BTreeMap::new(),
+        answers: BTreeMap::new(),
+        put_out: false,
+        stolen: false,
+    }
+}
