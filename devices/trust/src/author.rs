@@ -12,8 +12,8 @@ use weft_protocol::{
     id::{AgreementKey, DeviceId, FabricId, StatementId},
     signed::{Domain, Signed},
     statement::{
-        Add, DEPS_MAX, Epoch, Generation, Genesis, Keep, KeyName, Name, Rename, Revoke,
-        RootRotate, Rotate, SealedKey, SetRole, Statement, StatementBody, Succession,
+        Add, DEPS_MAX, Epoch, Generation, Genesis, Keep, KeyName, Name, Rename, Revoke, RootRotate,
+        Rotate, SealedKey, SetRole, Statement, StatementBody, Succession,
     },
     time::WallTime,
 };

@@ -378,10 +378,8 @@ impl Exchange {
         let member = graph.state().member(&self.peer).is_some();
         let Phase::Merging(merging) = &mut self.phase else { return };
         let Some(theirs) = &mut merging.theirs else { return };
-        let lacking: Vec<&Signed> = graph
-            .statements()
-            .filter(|signed| !theirs.contains(&statement_id(signed)))
-            .collect();
+        let lacking: Vec<&Signed> =
+            graph.statements().filter(|signed| !theirs.contains(&statement_id(signed))).collect();
         let messages = chunks(lacking);
         theirs.extend(graph.ids());
         let complete = theirs.iter().all(|id| graph.contains(id));

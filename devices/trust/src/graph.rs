@@ -118,8 +118,7 @@ impl Graph {
     /// It is forged, malformed or not a `Genesis`.
     pub fn new(genesis: Signed) -> Result<Self, StatementError> {
         let (statement, body) = read(&genesis)?;
-        let inconsistent =
-            |why| StatementError::Inconsistent { author: genesis.author, why };
+        let inconsistent = |why| StatementError::Inconsistent { author: genesis.author, why };
         let StatementBody::Genesis(first) = &body else { return Err(StatementError::NoGenesis) };
         if statement.fabric.is_some()
             || statement.seq != 0
@@ -217,7 +216,7 @@ impl Graph {
         let mut added = vec![id];
         while let Some(signed) = self.unpark() {
             let id = statement_id(&signed);
-            let (statement, body) = read(&signed).expect("it was read before it was parked");
+            let Ok((statement, body)) = read(&signed) else { continue };
             if self.place(id, signed, statement, body).is_ok() {
                 added.push(id);
             }
@@ -393,17 +392,7 @@ impl Graph {
         let seq = statement.seq;
         let claim = state::claim(state, &self.entries, &self.places, &past, author, &body);
         self.places.insert(id, self.entries.len());
-        self.entries.push(Entry {
-            id,
-            signed,
-            author,
-            seq,
-            prev,
-            body,
-            depth,
-            past,
-            claim,
-        });
+        self.entries.push(Entry { id, signed, author, seq, prev, body, depth, past, claim });
         self.state = state::evaluate(self.fabric, &self.entries, None);
         Ok(())
     }
@@ -428,7 +417,6 @@ fn read(signed: &Signed) -> Result<(Statement, StatementBody), StatementError> {
             SignedError::Forged { .. } => StatementError::Forged(error),
             SignedError::Decode(source) => StatementError::Malformed { author, source },
         })?;
-    let body =
-        statement.body().map_err(|source| StatementError::Malformed { author, source })?;
+    let body = statement.body().map_err(|source| StatementError::Malformed { author, source })?;
     Ok((statement, body))
 }

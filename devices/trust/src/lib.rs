@@ -19,10 +19,13 @@
 
 pub mod graph;
 pub mod state;
-pub mod secret;
+
 pub mod keyring;
+pub mod secret;
+
 pub mod author;
 pub mod exchange;
+
 pub mod pairing;
 pub mod recovery;
 

@@ -25,7 +25,9 @@ use weft_protocol::{
 use crate::{recovery::four_words, secret::DeviceSecret};
 
 pub use self::{
-    inviter::{ANSWER_TIME, ConnectionId, Inviter, InviterInput, InviterOutput, Invitation, Redemption},
+    inviter::{
+        ANSWER_TIME, ConnectionId, Invitation, Inviter, InviterInput, InviterOutput, Redemption,
+    },
     joiner::{Joined, Joiner, JoinerInput, JoinerOutput, REACH_TIME},
 };
 

@@ -73,9 +73,10 @@ impl RootSecret {
         let mnemonic = Mnemonic::parse_in_normalized(Language::English, &joined)
             .map_err(|_| WordsError::Checksum)?;
         let (mut padded, _) = mnemonic.to_entropy_array();
-        let entropy = padded[..32].try_into().expect("24 words hold 32 bytes");
+        let mut entropy = Zeroizing::new([0; 32]);
+        entropy.copy_from_slice(&padded[..32]);
         padded.zeroize();
-        Ok(Self::from_entropy(entropy))
+        Ok(Self::from_entropy(*entropy))
     }
 
     /// The words, for the one time that they are shown.
@@ -127,8 +128,10 @@ mod tests {
     fn words_and_keys_stay_as_they_are() {
         let root = RootSecret::from_entropy([7; 32]);
         expect!["alpha deal scrub asthma idea logic bright thought alpha deal scrub asthma idea logic bright thought alpha deal scrub asthma idea logic bright truly"].assert_eq(&root.words());
-        expect!["augmk6emanjgq3znk4o2jpiced4l53rxiiw5gnum6ah5x7hvpkpq"].assert_eq(&root.keys().key.to_string());
-        expect!["zfz66bx7lrijxbyhigb2c6fgvuf6mo6ofr3g6bnbawpehivqb4rq"].assert_eq(&root.keys().agreement.to_string());
+        expect!["augmk6emanjgq3znk4o2jpiced4l53rxiiw5gnum6ah5x7hvpkpq"]
+            .assert_eq(&root.keys().key.to_string());
+        expect!["zfz66bx7lrijxbyhigb2c6fgvuf6mo6ofr3g6bnbawpehivqb4rq"]
+            .assert_eq(&root.keys().agreement.to_string());
     }
 
     #[test]
@@ -145,7 +148,10 @@ mod tests {
         let words = RootSecret::from_entropy([42; 32]).words();
         let mut list: Vec<&str> = words.split(' ').collect();
         assert_eq!(RootSecret::from_words("").unwrap_err(), WordsError::Count(0));
-        assert_eq!(RootSecret::from_words(&list[..23].join(" ")).unwrap_err(), WordsError::Count(23));
+        assert_eq!(
+            RootSecret::from_words(&list[..23].join(" ")).unwrap_err(),
+            WordsError::Count(23)
+        );
         list.swap(0, 12);
         assert_eq!(RootSecret::from_words(&list.join(" ")).unwrap_err(), WordsError::Checksum);
         list[5] = "weft";
@@ -155,7 +161,10 @@ mod tests {
     #[test]
     fn secrets_do_not_show() {
         let root = RootSecret::from_entropy([42; 32]);
-        assert_eq!(format!("{root:?} {:?}", root.agreement()), "RootSecret(..) AgreementSecret(..)");
+        assert_eq!(
+            format!("{root:?} {:?}", root.agreement()),
+            "RootSecret(..) AgreementSecret(..)"
+        );
     }
 
     #[test]

@@ -33,9 +33,7 @@ use weft_protocol::{
     device::{Kind, Role},
     id::{AgreementKey, DeviceId, FabricId, StatementId},
     signed::Domain,
-    statement::{
-        Generation, KeyId, KeyName, Name, RootKeys, SealedKey, StatementBody, Succession,
-    },
+    statement::{Generation, KeyId, KeyName, Name, RootKeys, SealedKey, StatementBody, Succession},
 };
 
 use crate::{bits::Bits, graph::Entry};
@@ -264,10 +262,10 @@ pub(crate) fn claim(
         StatementBody::Add(add) => {
             (leads && !state.has_known(&add.device)).then_some(ordinary(right))
         }
-        StatementBody::Revoke(revoke) => (leads
-            && next(&revoke.generation)
-            && !state.roots.contains(&revoke.device))
-        .then_some(Claim { by: right, removal: true }),
+        StatementBody::Revoke(revoke) => {
+            (leads && next(&revoke.generation) && !state.roots.contains(&revoke.device))
+                .then_some(Claim { by: right, removal: true })
+        }
         StatementBody::Rotate(rotate) => {
             let expected =
                 Succession { fabric: state.fabric, old: author, agreement: rotate.agreement };
@@ -300,9 +298,7 @@ pub(crate) fn claim(
             // Roles are ordered from the most to the least.
             .map(|device| Claim { by: right, removal: set.role > device.role }),
         StatementBody::Rename(rename) => match rename.device {
-            Some(device) if device == author && right != By::Root => {
-                Some(ordinary(By::Oneself))
-            }
+            Some(device) if device == author && right != By::Root => Some(ordinary(By::Oneself)),
             Some(device) => {
                 (leads && state.devices.contains_key(&device)).then_some(ordinary(right))
             }
@@ -405,9 +401,8 @@ pub(crate) fn sealed(body: &StatementBody) -> &[SealedKey] {
 
 /// Adds up the statements, or those `within`, which hold their ancestors too.
 pub(crate) fn evaluate(fabric: FabricId, entries: &[Entry], within: Option<&Bits>) -> State {
-    let mut order: Vec<usize> = (0..entries.len())
-        .filter(|at| within.is_none_or(|within| within.contains(*at)))
-        .collect();
+    let mut order: Vec<usize> =
+        (0..entries.len()).filter(|at| within.is_none_or(|within| within.contains(*at))).collect();
     order.sort_by_key(|at| (entries[*at].depth, entries[*at].id));
     Evaluation::new(entries, order).state(fabric)
 }
@@ -719,12 +714,10 @@ impl<'a> Evaluation<'a> {
         let grants: Vec<usize> = self.grants(device).filter(|at| holds(*at)).collect();
         // A role needs a device that was brought in.
         grants.iter().find(|at| introduced(&self.entries[**at]).is_some())?;
-        let newest = grants.iter().filter(|at| {
-            !grants.iter().any(|later| later != *at && self.rests_on(*later, **at))
-        });
-        newest
-            .filter_map(|at| self.role_in(*at, holds))
-            .max()
+        let newest = grants
+            .iter()
+            .filter(|at| !grants.iter().any(|later| later != *at && self.rests_on(*later, **at)));
+        newest.filter_map(|at| self.role_in(*at, holds)).max()
     }
 
     /// The role that one statement gives.
@@ -828,7 +821,7 @@ impl<'a> Evaluation<'a> {
             Standing::Active if verdict != Verdict::Counts => {
                 Standing::Suspended { cause: entry.id }
             }
-            other => other,
+            Standing::Active | Standing::Suspended { .. } | Standing::Revoked { .. } => standing,
         };
         let (name, kind, agreement, confirmed) = match &entry.body {
             StatementBody::Genesis(body) => (body.name.clone(), body.kind, body.agreement, true),
@@ -863,13 +856,12 @@ impl<'a> Evaluation<'a> {
         let counts = |at: &usize| round.verdicts.get(at) == Some(&Verdict::Counts);
         let name = |at: &usize| self.entries[*at].id;
         let against = || self.removals.iter().filter(|(_, subject)| subject == id);
-        let revoked = against().map(|(at, _)| at).find(|at| {
-            counts(at) && matches!(self.entries[**at].body, StatementBody::Revoke(_))
-        });
+        let revoked = against()
+            .map(|(at, _)| at)
+            .find(|at| counts(at) && matches!(self.entries[**at].body, StatementBody::Revoke(_)));
         let replaced =
             self.rotations.iter().find(|at| self.entries[**at].author == *id && counts(at));
-        let doubted =
-            against().map(|(at, _)| at).find(|at| !counts(at) && !self.answered(**at));
+        let doubted = against().map(|(at, _)| at).find(|at| !counts(at) && !self.answered(**at));
         if let Some(by) = revoked.or(replaced) {
             Standing::Revoked { by: name(by) }
         } else if let Some(cause) = doubted.or_else(|| round.forks.get(id)) {
@@ -881,9 +873,8 @@ impl<'a> Evaluation<'a> {
 
     /// Chooses the data key that writes.
     fn choose_generation(&self, state: &mut State) {
-        let replaced = |by: &StatementId| {
-            self.rotations.iter().any(|at| self.entries[*at].id == *by)
-        };
+        let replaced =
+            |by: &StatementId| self.rotations.iter().any(|at| self.entries[*at].id == *by);
         let out: BTreeMap<AgreementKey, DeviceId> = state
             .devices
             .iter()

@@ -247,10 +247,7 @@ impl Inviter {
                 }
             }
             InviterInput::Cancel => {
-                if matches!(
-                    self.phase,
-                    Phase::Open | Phase::Redeeming(_) | Phase::Asking { .. }
-                ) {
+                if matches!(self.phase, Phase::Open | Phase::Redeeming(_) | Phase::Asking { .. }) {
                     self.end(Outcome::Refused, now);
                 }
             }
@@ -303,13 +300,12 @@ impl Inviter {
         let Some(connection) = self.connections.get(&id) else { return };
         match (&connection.step, message) {
             (Step::Connected, PairingMessage::Hello { version, fabric, commitment }) => {
-                let ending = if version != PAIRING_VERSION
-                    || fabric != self.invitation.ticket.fabric
-                {
-                    Some(Ending::Refused)
-                } else {
-                    self.late_answer(now)
-                };
+                let ending =
+                    if version != PAIRING_VERSION || fabric != self.invitation.ticket.fabric {
+                        Some(Ending::Refused)
+                    } else {
+                        self.late_answer(now)
+                    };
                 if let Some(ending) = ending {
                     self.turn_away(id, ending);
                     return;
@@ -407,11 +403,8 @@ impl Inviter {
                 self.welcome(&guest, &welcome);
             }
             Phase::Over { outcome, .. } => {
-                let ending = if *outcome == Outcome::Expired {
-                    Ending::Expired
-                } else {
-                    Ending::Refused
-                };
+                let ending =
+                    if *outcome == Outcome::Expired { Ending::Expired } else { Ending::Refused };
                 self.turn_away(id, ending);
             }
             Phase::Closed => {}
@@ -446,10 +439,9 @@ impl Inviter {
                 self.outputs.push_back(InviterOutput::Learned(device, contacts));
                 self.end(Outcome::Paired, now);
             }
-            (
-                Phase::Over { outcome: Outcome::Paired, .. },
-                PairingMessage::Stored { .. },
-            ) => self.send(id, PairingMessage::Done),
+            (Phase::Over { outcome: Outcome::Paired, .. }, PairingMessage::Stored { .. }) => {
+                self.send(id, PairingMessage::Done)
+            }
             _ => self.turn_away(id, Ending::Refused),
         }
     }
@@ -548,8 +540,7 @@ impl Inviter {
         };
         let at = guest.as_ref().and_then(|guest| guest.connection);
         let until = now.mono + ANSWER_TIME;
-        self.phase =
-            Phase::Over { outcome, until, guest: guest.map(|guest| (guest, welcome)) };
+        self.phase = Phase::Over { outcome, until, guest: guest.map(|guest| (guest, welcome)) };
         let ending = match outcome {
             Outcome::Refused => Some(Ending::Refused),
             Outcome::Expired => Some(Ending::Expired),

@@ -244,10 +244,7 @@ impl Joiner {
     /// What the proof covers, while it is out.
     #[cfg(test)]
     pub(super) const fn transcript(&self) -> Option<Digest> {
-        match &self.phase {
-            Phase::Proved { transcript, .. } => Some(*transcript),
-            _ => None,
-        }
+        if let Phase::Proved { transcript, .. } = &self.phase { Some(*transcript) } else { None }
     }
 
     fn handle_connected(&mut self, endpoint: EndpointId, now: Now) {

@@ -478,12 +478,7 @@ fn a_man_in_the_middle_with_the_public_part_never_pairs() {
         assert!(matches!(joiner.poll_output(), Some(JoinerOutput::Close)));
         // and if the transport were fooled, the proof fails.
         joiner.handle_input(JoinerInput::Connected(room.ticket.endpoint), room.now);
-        let mut fake = Inviter::new(
-            invitation(&public),
-            secret(THIEF),
-            [number; 32],
-            room.now,
-        );
+        let mut fake = Inviter::new(invitation(&public), secret(THIEF), [number; 32], room.now);
         let id = ConnectionId(7);
         fake.handle_input(InviterInput::Connected(id, endpoint(PHONE)), room.now);
         let mut ended = None;

@@ -243,16 +243,15 @@ fn a_thief_who_revokes_everybody_freezes_the_fabric_and_root_thaws_it() {
 #[test]
 fn a_thief_who_dates_back_is_bounded_by_an_epoch() {
     let (mut laptop, _, thief) = three_admins();
-    let before = thief.clone();
+    let mut stale = thief;
     laptop.rename(PHONE, "pocket");
     let mut root = laptop.seen_by_root();
     let heads = root.graph.heads();
     root.say(|author, _| author.epoch(heads, NOON));
     // From a copy of the old disk, the thief speaks as if it had heard nothing.
-    let mut thief = before;
-    thief.add(TABLET, Role::Admin);
-    thief.rename(LAPTOP, "mine");
-    root.meet(&thief);
+    stale.add(TABLET, Role::Admin);
+    stale.rename(LAPTOP, "mine");
+    root.meet(&stale);
     assert_eq!(root.standing(TABLET), "unknown");
     assert_eq!(root.device(LAPTOP).name, name("laptop"));
     assert_eq!(root.device(PHONE).name, name("pocket"));
@@ -314,10 +313,7 @@ fn the_last_admin_is_not_removed_where_nobody_could_come_back() {
     laptop.add(PHONE, Role::Member);
     let to_member =
         laptop.try_say(|author, rng| author.set_role(author_id(), Role::Member, NOON, rng));
-    assert_eq!(
-        to_member,
-        Err(AuthorError::LastAdmin { what: "set a device's role" })
-    );
+    assert_eq!(to_member, Err(AuthorError::LastAdmin { what: "set a device's role" }));
     let out = laptop.try_say(|author, rng| author.revoke(author_id(), NOON, rng));
     assert_eq!(out, Err(AuthorError::Oneself));
     fn author_id() -> DeviceId {
@@ -358,19 +354,20 @@ fn root_replaces_its_words() {
     old.say(|author, rng| author.rotate_root(&new, NOON, rng));
     assert_eq!(old.state().root, Some(new.keys()));
     assert!(old.try_say(|author, rng| author.revoke(secret(LAPTOP).id(), NOON, rng)).is_err());
-    let mut now = Replica::new(
-        old.graph.clone(),
-        new.agreement().clone(),
-        new.signing().clone(),
-        201,
-    );
+    let mut now =
+        Replica::new(old.graph.clone(), new.agreement().clone(), new.signing().clone(), 201);
     assert_eq!(now.keyring.lacking(now.state()), []);
     now.add(PHONE, Role::Admin);
-    // What the old words say beside that, from an old copy, is void.
+    // What the old words say beside that, from an old copy, is void; it freezes, and no more.
     let mut stolen = laptop.seen_by_root();
-    stolen.graph = laptop.graph.clone();
+    stolen.add(TABLET, Role::Admin);
+    stolen.revoke(LAPTOP);
     now.meet(&stolen);
     assert_eq!(now.standing(PHONE), "active");
+    assert_eq!(now.standing(TABLET), "unknown");
+    assert_eq!(now.standing(LAPTOP), "suspended");
+    now.keep(LAPTOP);
+    assert_eq!(now.standing(LAPTOP), "active");
 }
 
 #[test]
@@ -560,18 +557,11 @@ fn names_are_told_apart() {
 #[test]
 fn the_graph_refuses_what_can_never_enter() {
     let mut laptop = laptop();
-    let other = first(None);
-    let foreign = other.clone().force(StatementBody::Unknown(99));
-    assert!(matches!(
-        laptop.graph.insert(foreign),
-        Err(StatementError::OtherFabric { .. })
-    ));
+    let foreign = first(None).force(StatementBody::Unknown(99));
+    assert!(matches!(laptop.graph.insert(foreign), Err(StatementError::OtherFabric { .. })));
     let mut stranger = laptop.seen_by(TABLET);
     let signed = stranger.force(StatementBody::Unknown(99));
-    assert!(matches!(
-        laptop.graph.insert(signed.clone()),
-        Err(StatementError::Stranger { .. })
-    ));
+    assert!(matches!(laptop.graph.insert(signed.clone()), Err(StatementError::Stranger { .. })));
     let mut forged = signed;
     forged.author = laptop.id();
     assert!(matches!(laptop.graph.insert(forged), Err(StatementError::Forged(_))));
@@ -671,8 +661,7 @@ fn play(steps: &[Step]) -> Vec<Signed> {
             .map(|index| statement_id(index.get(&all)))
             .chain(own.map(statement_id))
             .collect();
-        let known: Vec<Signed> =
-            tops.iter().flat_map(|top| graph.ancestry(top)).cloned().collect();
+        let known: Vec<Signed> = tops.iter().flat_map(|top| graph.ancestry(top)).cloned().collect();
         let past = whole(&known);
         let mut speaker = if step.author == 0 {
             let root = root();
@@ -720,7 +709,7 @@ fn questioned(state: &State, graph: &Graph, device: &DeviceId) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn the_same_set_gives_the_same_state(
