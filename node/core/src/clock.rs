@@ -33,8 +33,7 @@ impl LocalTime {
     pub fn new(local_time: &str, zone: &str) -> Result<Self, LocalTimeError> {
         let _: DateTime =
             local_time.parse().map_err(|_| LocalTimeError::Text(local_time.to_owned()))?;
-        let zone =
-            TimeZone::get(zone).map_err(|_| LocalTimeError::Zone(zone.to_owned()))?;
+        let zone = TimeZone::get(zone).map_err(|_| LocalTimeError::Zone(zone.to_owned()))?;
         Ok(Self { zone })
     }
 

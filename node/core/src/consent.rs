@@ -4,8 +4,8 @@ use ed25519_dalek::SigningKey;
 use minicbor::{Decode, Encode};
 use weft_protocol::{
     decision::{Decision, Effect},
-    id::{DeviceId, Digest, RunId},
     graph::StepId,
+    id::{DeviceId, Digest, RunId},
     run::Offer,
     signed::{Domain, Signed},
     time::WallTime,

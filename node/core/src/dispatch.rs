@@ -309,8 +309,7 @@ impl Dispatch {
     /// Chooses a device, has the rules agree, and persists the offer.
     fn place(&mut self, mut it: Dispatched, env: &mut Env<'_>) {
         it.tries += 1;
-        let placement =
-            choose(&it.task, &it.offer, &it.agent, &it.capability, &it.excluded, env);
+        let placement = choose(&it.task, &it.offer, &it.agent, &it.capability, &it.excluded, env);
         it.candidates = placement.candidates;
         let (Some(executor), Some(decision)) = (placement.chosen, placement.decision.clone())
         else {
@@ -589,13 +588,7 @@ impl Dispatch {
         self.place(it, env);
     }
 
-    fn fail(
-        &mut self,
-        key: &(RunId, StepId),
-        refusal: Refusal,
-        reason: String,
-        env: &mut Env<'_>,
-    ) {
+    fn fail(&mut self, key: &(RunId, StepId), refusal: Refusal, reason: String, env: &mut Env<'_>) {
         self.conclude(key, Outcome::Failed(Failure { refusal, reason }), env);
     }
 
@@ -753,8 +746,8 @@ fn choose(
     excluded: &BTreeMap<DeviceId, String>,
     env: &Env<'_>,
 ) -> placement::Placement {
-    let needs_model = capability.name.noun() == "llm"
-        || capability.calls.iter().any(|call| call.noun() == "llm");
+    let needs_model =
+        capability.name.noun() == "llm" || capability.calls.iter().any(|call| call.noun() == "llm");
     let here = if agent.works_on_replica(capability) {
         Some("works on this device's own replica")
     } else {

@@ -100,8 +100,7 @@ impl Document {
     /// Automerge panicked.
     pub fn new(kind: &DocumentKind, actor: ActorId) -> Result<Self, DocumentError> {
         let change = Self::skeleton(kind)?;
-        let mut document =
-            Self { inner: empty(actor), skeleton: change.hash() };
+        let mut document = Self { inner: empty(actor), skeleton: change.hash() };
         document.apply(vec![change])?;
         Ok(document)
     }
@@ -166,6 +165,11 @@ impl Document {
         self.skeleton
     }
 
+    /// Makes later edits those of `actor`.
+    pub fn set_actor(&mut self, actor: ActorId) {
+        self.inner.set_actor(actor.as_bytes().into());
+    }
+
     /// Sets the fields of `content`, leaving others; a null removes one. Maps and lists are merged
     /// into those that are there, so that what others add to them meanwhile stays. Gives the change,
     /// or none if nothing differed.
@@ -197,8 +201,9 @@ impl Document {
         })?
         .map_err(refused("edit"))?;
         hash.map(|hash| {
-            self.change(&ChangeHash(hash.0))?.ok_or_else(|| {
-                DocumentError::Refused { during: "edit", why: "the change is missing".to_owned() }
+            self.change(&ChangeHash(hash.0))?.ok_or_else(|| DocumentError::Refused {
+                during: "edit",
+                why: "the change is missing".to_owned(),
             })
         })
         .transpose()

@@ -207,12 +207,8 @@ impl Invitations {
             role: open.role,
         };
         let text = ticket.to_string();
-        let invitation = Invitation {
-            ticket,
-            fabric: state.name.clone(),
-            name: me.name.clone(),
-            kind: me.kind,
-        };
+        let invitation =
+            Invitation { ticket, fabric: state.name.clone(), name: me.name.clone(), kind: me.kind };
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
         open.inviter = Some(Inviter::new(invitation, membership.secret().clone(), seed, now));
@@ -264,12 +260,7 @@ impl Invitations {
     }
 
     /// A person answered. Gives whether one was asked.
-    pub fn confirm(
-        &mut self,
-        yes: bool,
-        now: Now,
-        membership: &mut Membership,
-    ) -> bool {
+    pub fn confirm(&mut self, yes: bool, now: Now, membership: &mut Membership) -> bool {
         if self.open.as_ref().is_none_or(|open| open.ended || open.joiner.is_none()) {
             return false;
         }
@@ -285,10 +276,8 @@ impl Invitations {
 
     /// A device was met on the main network: if it is the joiner, it has stored all.
     pub fn met(&mut self, device: &DeviceId, now: Now, membership: &mut Membership) {
-        let is_admitted = membership
-            .state()
-            .member(device)
-            .is_some_and(|known| self.joiner_is(&known.name));
+        let is_admitted =
+            membership.state().member(device).is_some_and(|known| self.joiner_is(&known.name));
         if is_admitted {
             self.feed(InviterInput::Met, now, membership);
         }

@@ -20,12 +20,12 @@ pub mod door;
 pub mod env;
 pub mod node;
 
-pub mod runs;
-pub mod dispatch;
-pub mod placement;
-pub mod executor;
-pub mod consent;
 pub mod clock;
+pub mod consent;
+pub mod dispatch;
+pub mod executor;
+pub mod placement;
+pub mod runs;
 
 pub mod document;
 pub mod replica;
@@ -33,11 +33,313 @@ pub mod replica;
 pub mod audit;
 pub mod witness;
 
-pub mod membership;
 pub mod invitation;
 pub mod links;
+pub mod membership;
 pub mod presence;
 pub mod registry;
 pub mod schedule;
 
-pub use node::{Context, Input, Node, NodeConfig, Output, StartError, Ticket};
+pub use node::Node;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use thiserror::Error;
+use weft_protocol::{
+    decision::Policy,
+    frame::Protocol,
+    host_call::{HostCall, HostError},
+    id::{BootId, DeviceId, EndpointId},
+    manifest::CapabilityName,
+    presence::ModelReady,
+    row::{Durability, ReadError, Rows, Write},
+    run::{Failure, Progress},
+    time::Now,
+    value::Value,
+};
+use weft_trust::secret::DeviceSecret;
+
+use crate::{
+    door::{Command, DoorId, Event, Reply},
+    executor::{CallId, ExecutionId},
+    links::StreamId,
+    registry::Installed,
+};
+
+/// A batch that was handed out to be persisted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ticket(pub u64);
+
+/// What is handed in with each input.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Both clocks.
+    pub now: Now,
+    /// What is persisted.
+    pub rows: &'a dyn Rows,
+    /// The rules.
+    pub policy: &'a dyn Policy,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum Input {
+    /// Where others can dial this node now.
+    Listening {
+        /// Multiaddrs.
+        addresses: Vec<String>,
+    },
+    /// A member was seen on the local network.
+    Sighted {
+        /// Which.
+        device: DeviceId,
+        /// Multiaddrs.
+        addresses: Vec<String>,
+    },
+    /// A connection serves a device now.
+    Connected {
+        /// Which.
+        device: DeviceId,
+        /// The address in use.
+        address: String,
+    },
+    /// The connection is gone.
+    Disconnected {
+        /// Whose.
+        device: DeviceId,
+    },
+    /// A stream serves: the peer's hello came.
+    StreamOpened {
+        /// Which.
+        stream: StreamId,
+        /// The peer.
+        device: DeviceId,
+        /// What is spoken on it.
+        protocol: Protocol,
+    },
+    /// A frame came.
+    Frame {
+        /// On which stream.
+        stream: StreamId,
+        /// The frame.
+        bytes: Vec<u8>,
+    },
+    /// A stream is closed.
+    StreamClosed {
+        /// Which.
+        stream: StreamId,
+    },
+    /// A ping was answered.
+    RoundTrip {
+        /// By whom.
+        device: DeviceId,
+        /// After how long, in microseconds.
+        micros: u64,
+    },
+    /// A stranger was cut or refused.
+    StrangerTurnedAway,
+    /// A batch is persisted, as its durability wanted.
+    Persisted(Ticket),
+    /// A batch was not persisted, and no later one will be.
+    PersistFailed(Ticket, String),
+    /// A running agent asks for something.
+    HostCall {
+        /// Which agent.
+        execution: ExecutionId,
+        /// Which of its calls.
+        call: CallId,
+        /// For what.
+        request: HostCall,
+    },
+    /// A running agent says something.
+    Progressed {
+        /// Which agent.
+        execution: ExecutionId,
+        /// What.
+        progress: Progress,
+    },
+    /// An agent ended.
+    Executed {
+        /// Which agent.
+        execution: ExecutionId,
+        /// How.
+        result: Result<Value, Failure>,
+    },
+    /// Models that answer here now.
+    Models(Vec<ModelReady>),
+    /// Charge in percent; `None`: not on battery.
+    Battery(Option<u8>),
+    /// The endpoint for an invitation listens.
+    PairingListening {
+        /// Where.
+        addresses: Vec<String>,
+    },
+    /// The endpoint for an invitation could not be opened.
+    PairingFailed {
+        /// Why.
+        reason: String,
+    },
+    /// A device came to the endpoint.
+    PairingConnected {
+        /// Under which number.
+        link: u64,
+        /// Its endpoint.
+        remote: EndpointId,
+    },
+    /// A frame came from it.
+    PairingFrame {
+        /// Under which number.
+        link: u64,
+        /// The frame.
+        bytes: Vec<u8>,
+    },
+    /// It is gone.
+    PairingClosed {
+        /// Under which number.
+        link: u64,
+    },
+    /// A door asks for something.
+    Command {
+        /// Which.
+        door: DoorId,
+        /// For what.
+        command: Command,
+    },
+    /// A door is gone.
+    DoorClosed {
+        /// Which.
+        door: DoorId,
+    },
+}
+
+/// What is to be done outside, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Who belongs; all others are strangers.
+    Members(BTreeSet<DeviceId>),
+    /// Where a device was last heard of.
+    Remember {
+        /// Which.
+        device: DeviceId,
+        /// Multiaddrs.
+        addresses: Vec<String>,
+    },
+    /// All protocols may be opened with a device.
+    Admit {
+        /// Which.
+        device: DeviceId,
+    },
+    /// Close the connection to a device.
+    Disconnect {
+        /// Which.
+        device: DeviceId,
+    },
+    /// Send a frame.
+    Send {
+        /// On which stream.
+        stream: StreamId,
+        /// The frame.
+        bytes: Vec<u8>,
+    },
+    /// Persist a batch, and say so.
+    Persist {
+        /// The batch's number.
+        ticket: Ticket,
+        /// Its writes.
+        writes: Vec<Write>,
+        /// When they count.
+        durability: Durability,
+    },
+    /// Start an agent.
+    Execute {
+        /// Under this number.
+        execution: ExecutionId,
+        /// Which.
+        agent: Box<Installed>,
+        /// Its capability.
+        capability: CapabilityName,
+        /// With what: a map.
+        arguments: Value,
+        /// For how long at most.
+        deadline: Duration,
+    },
+    /// Stop an agent.
+    StopExecution(ExecutionId),
+    /// Answer an agent's call.
+    AnswerCall {
+        /// Which agent.
+        execution: ExecutionId,
+        /// Which of its calls.
+        call: CallId,
+        /// The answer.
+        answer: Result<Value, HostError>,
+    },
+    /// Open an endpoint for an invitation.
+    OpenPairing {
+        /// Its throw-away key's seed.
+        seed: [u8; 32],
+    },
+    /// Send a frame on the endpoint.
+    SendPairing {
+        /// Under which number.
+        link: u64,
+        /// The frame.
+        bytes: Vec<u8>,
+    },
+    /// Close one connection of the endpoint.
+    ClosePairingLink {
+        /// Under which number.
+        link: u64,
+    },
+    /// Close the endpoint.
+    ClosePairing,
+    /// Answer a door.
+    Reply {
+        /// Which.
+        door: DoorId,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Tell a door; with none, all doors that watch.
+    Event {
+        /// Which; `None`: all that watch.
+        door: Option<DoorId>,
+        /// What.
+        event: Event,
+    },
+    /// A device was set aside because what it sent or stored is damaged; for the log.
+    Log {
+        /// What.
+        text: String,
+    },
+}
+
+/// What a node starts from.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// The device's keys.
+    pub secret: DeviceSecret,
+    /// Which start of the node this is; persisted before the node is made.
+    pub boot: BootId,
+    /// Seeds every id and nonce that the node draws.
+    pub seed: [u8; 32],
+    /// The agents that this node can run.
+    pub agents: Vec<Installed>,
+}
+
+/// Why a node cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The rows cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The statements do not make a fabric to which this device belongs.
+    #[error(transparent)]
+    Membership(#[from] membership::OpenError),
+}

@@ -120,12 +120,13 @@ impl Membership {
         keyring.learn(&graph);
         for (_, bytes) in rows.scan(Table::Key, &[])? {
             // What another device once sealed to this one; a damaged one is asked for again.
-            if let Ok(sealed) = codec::decode::<SealedKey>(&bytes, STATEMENT_ROW_BYTES_MAX) {
-                drop(keyring.open(&sealed));
+            if let Ok(sealed) = codec::decode::<SealedKey>(&bytes, STATEMENT_ROW_BYTES_MAX)
+                && keyring.open(&sealed).is_err()
+            {
+                tracing::warn!("a stored key of the fabric is damaged");
             }
         }
-        let addressing =
-            **keyring.addressing(graph.state()).ok_or(OpenError::NoKeys)?.expose();
+        let addressing = **keyring.addressing(graph.state()).ok_or(OpenError::NoKeys)?.expose();
         Ok(Self {
             secret,
             graph,
@@ -391,12 +392,7 @@ impl replica::Members for Membership {
 }
 
 fn subject(id: &DeviceId, device: &Device) -> Subject {
-    Subject {
-        id: *id,
-        name: device.name.as_str().to_owned(),
-        kind: device.kind,
-        role: device.role,
-    }
+    Subject { id: *id, name: device.name.as_str().to_owned(), kind: device.kind, role: device.role }
 }
 
 const fn why(reason: Reason) -> &'static str {

@@ -1,322 +1,43 @@
 //! One node: its machines, and the routes between them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
-use thiserror::Error;
 use weft_protocol::{
-    audit::{AuditMessage, Body, Head},
+    audit::{Body, Head},
     codec,
-    decision::{Policy, Subject},
+    decision::Subject,
     device::Kind,
     document::{DocumentKind, StartNonce},
-    frame::{FRAME_BYTES_MAX, Protocol},
+    frame::Protocol,
     graph::StepIndex,
-    host_call::{HostCall, HostError, Refusal},
-    id::{BootId, DeviceId, DocumentId, EndpointId, RunId, SegmentId, TimerId},
-    manifest::CapabilityName,
-    presence::{ModelReady, PresenceMessage},
-    row::{Durability, ReadError, Rows, Write},
-    run::{Failure, Journal, Progress, RunMessage},
-    sync::SyncMessage,
+    id::{BootId, DeviceId, DocumentId, RunId, SegmentId, TimerId},
+    row::Write,
     time::{Now, Timestamp},
     value::Value,
 };
-use weft_trust::secret::DeviceSecret;
 
 use crate::{
+    Context, Input, NodeConfig, Output, StartError, Ticket,
     audit::{self, Chain},
-    dispatch::{self, Dispatch, DispatchOutput, Requester, Task},
-    door::{Command, DoorId, Event, Reply},
+    dispatch::{self, Dispatch, Requester, Task},
+    door::{DoorId, Event, Reply},
     env::{Batch, Env, Neighbour},
-    executor::{self, CallId, ExecutionId, Executor, ExecutorOutput},
-    invitation::{InvitationOutput, Invitations},
-    links::{Links, StreamId},
-    membership::{self, Membership, MembershipOutput},
+    executor::{self, Executor},
+    invitation::Invitations,
+    links::Links,
+    membership::Membership,
     presence::PresenceTable,
-    registry::{Installed, Registry},
+    registry::Registry,
     replica::{self, Replica},
-    runs::{self, Runs, RunsOutput},
+    runs::{self, Runs},
     schedule::{self, Schedule},
     witness::Witnesses,
 };
-
-/// A batch that was handed out to be persisted.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Ticket(pub u64);
-
-/// What is handed in with each input.
-#[derive(Clone, Copy)]
-pub struct Context<'a> {
-    /// Both clocks.
-    pub now: Now,
-    /// What is persisted.
-    pub rows: &'a dyn Rows,
-    /// The rules.
-    pub policy: &'a dyn Policy,
-}
-
-impl std::fmt::Debug for Context<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("now", &self.now).finish_non_exhaustive()
-    }
-}
-
-/// What happened outside.
-#[derive(Debug)]
-pub enum Input {
-    /// Where others can dial this node now.
-    Listening {
-        /// Multiaddrs.
-        addresses: Vec<String>,
-    },
-    /// A member was seen on the local network.
-    Sighted {
-        /// Which.
-        device: DeviceId,
-        /// Multiaddrs.
-        addresses: Vec<String>,
-    },
-    /// A connection serves a device now.
-    Connected {
-        /// Which.
-        device: DeviceId,
-        /// The address in use.
-        address: String,
-    },
-    /// The connection is gone.
-    Disconnected {
-        /// Whose.
-        device: DeviceId,
-    },
-    /// A stream serves: the peer's hello came.
-    StreamOpened {
-        /// Which.
-        stream: StreamId,
-        /// The peer.
-        device: DeviceId,
-        /// What is spoken on it.
-        protocol: Protocol,
-    },
-    /// A frame came.
-    Frame {
-        /// On which stream.
-        stream: StreamId,
-        /// The frame.
-        bytes: Vec<u8>,
-    },
-    /// A stream is closed.
-    StreamClosed {
-        /// Which.
-        stream: StreamId,
-    },
-    /// A ping was answered.
-    RoundTrip {
-        /// By whom.
-        device: DeviceId,
-        /// After how long, in microseconds.
-        micros: u64,
-    },
-    /// A stranger was cut or refused.
-    StrangerTurnedAway,
-    /// A batch is persisted, as its durability wanted.
-    Persisted(Ticket),
-    /// A batch was not persisted, and no later one will be.
-    PersistFailed(Ticket, String),
-    /// A running agent asks for something.
-    HostCall {
-        /// Which agent.
-        execution: ExecutionId,
-        /// Which of its calls.
-        call: CallId,
-        /// For what.
-        request: HostCall,
-    },
-    /// A running agent says something.
-    Progressed {
-        /// Which agent.
-        execution: ExecutionId,
-        /// What.
-        progress: Progress,
-    },
-    /// An agent ended.
-    Executed {
-        /// Which agent.
-        execution: ExecutionId,
-        /// How.
-        result: Result<Value, Failure>,
-    },
-    /// Models that answer here now.
-    Models(Vec<ModelReady>),
-    /// The endpoint for an invitation listens.
-    PairingListening {
-        /// Where.
-        addresses: Vec<String>,
-    },
-    /// The endpoint for an invitation could not be opened.
-    PairingFailed {
-        /// Why.
-        reason: String,
-    },
-    /// A device came to the endpoint.
-    PairingConnected {
-        /// Under which number.
-        link: u64,
-        /// Its endpoint.
-        remote: EndpointId,
-    },
-    /// A frame came from it.
-    PairingFrame {
-        /// Under which number.
-        link: u64,
-        /// The frame.
-        bytes: Vec<u8>,
-    },
-    /// It is gone.
-    PairingClosed {
-        /// Under which number.
-        link: u64,
-    },
-    /// A door asks for something.
-    Command {
-        /// Which.
-        door: DoorId,
-        /// For what.
-        command: Command,
-    },
-    /// A door is gone.
-    DoorClosed {
-        /// Which.
-        door: DoorId,
-    },
-}
-
-/// What is to be done outside, in order.
-#[derive(Debug)]
-pub enum Output {
-    /// Who belongs; all others are strangers.
-    Members(BTreeSet<DeviceId>),
-    /// Where a device was last heard of.
-    Remember {
-        /// Which.
-        device: DeviceId,
-        /// Multiaddrs.
-        addresses: Vec<String>,
-    },
-    /// All protocols may be opened with a device.
-    Admit {
-        /// Which.
-        device: DeviceId,
-    },
-    /// Close the connection to a device.
-    Disconnect {
-        /// Which.
-        device: DeviceId,
-    },
-    /// Send a frame.
-    Send {
-        /// On which stream.
-        stream: StreamId,
-        /// The frame.
-        bytes: Vec<u8>,
-    },
-    /// Persist a batch, and say so.
-    Persist {
-        /// The batch's number.
-        ticket: Ticket,
-        /// Its writes.
-        writes: Vec<Write>,
-        /// When they count.
-        durability: Durability,
-    },
-    /// Start an agent.
-    Execute {
-        /// Under this number.
-        execution: ExecutionId,
-        /// Which.
-        agent: Box<Installed>,
-        /// Its capability.
-        capability: CapabilityName,
-        /// With what: a map.
-        arguments: Value,
-        /// For how long at most.
-        deadline: std::time::Duration,
-    },
-    /// Stop an agent.
-    StopExecution(ExecutionId),
-    /// Answer an agent's call.
-    AnswerCall {
-        /// Which agent.
-        execution: ExecutionId,
-        /// Which of its calls.
-        call: CallId,
-        /// The answer.
-        answer: Result<Value, HostError>,
-    },
-    /// Open an endpoint for an invitation.
-    OpenPairing {
-        /// Its throw-away key's seed.
-        seed: [u8; 32],
-    },
-    /// Send a frame on the endpoint.
-    SendPairing {
-        /// Under which number.
-        link: u64,
-        /// The frame.
-        bytes: Vec<u8>,
-    },
-    /// Close one connection of the endpoint.
-    ClosePairingLink {
-        /// Under which number.
-        link: u64,
-    },
-    /// Close the endpoint.
-    ClosePairing,
-    /// Answer a door.
-    Reply {
-        /// Which.
-        door: DoorId,
-        /// The answer.
-        reply: Reply,
-    },
-    /// Tell a door; with none, all doors that watch.
-    Event {
-        /// Which; `None`: all that watch.
-        door: Option<DoorId>,
-        /// What.
-        event: Event,
-    },
-    /// A device was set aside because what it sent or stored is damaged; for the log.
-    Log {
-        /// What.
-        text: String,
-    },
-}
-
-/// What a node starts from.
-#[derive(Debug)]
-pub struct NodeConfig {
-    /// The device's keys.
-    pub secret: DeviceSecret,
-    /// Which start of the node this is; persisted before the node is made.
-    pub boot: BootId,
-    /// Seeds every id and nonce that the node draws.
-    pub seed: [u8; 32],
-    /// The agents that this node can run.
-    pub agents: Vec<Installed>,
-}
-
-/// Why a node cannot start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// The rows cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The statements do not make a fabric to which this device belongs.
-    #[error(transparent)]
-    Membership(#[from] membership::OpenError),
-}
 
 /// What follows when a batch is persisted.
 #[derive(Debug)]
@@ -340,10 +61,14 @@ pub struct Node {
     rng: ChaCha20Rng,
     membership: Membership,
     invitations: Invitations,
+    /// Devices that belonged and do not now.
+    gone: BTreeSet<DeviceId>,
     links: Links,
     presence: PresenceTable,
     registry: Registry,
     replica: Replica,
+    /// Where each device was last heard of, as it lies on the disk.
+    addresses: BTreeMap<DeviceId, Vec<String>>,
     schedule: Schedule,
     chain: Chain,
     witnesses: Witnesses,
@@ -373,10 +98,10 @@ struct Settling {
 
 /// An answer waits so long to say which other devices have what was written: a few round trips on a
 /// local network, and less than a person notices.
-const SETTLE: std::time::Duration = std::time::Duration::from_millis(150);
+const SETTLE: Duration = Duration::from_millis(150);
 
 /// Strangers are recorded as one count so often.
-const STRANGERS_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+const STRANGERS_EVERY: Duration = Duration::from_secs(60);
 
 macro_rules! environment {
     ($node:ident, $context:expr, $neighbours:ident) => {
@@ -398,15 +123,13 @@ macro_rules! environment {
 
 macro_rules! documents {
     ($node:ident, $context:expr) => {
-        replica::Context {
-            now: $context.now,
-            rows: $context.rows,
-            members: &$node.membership,
-        }
+        replica::Context { now: $context.now, rows: $context.rows, members: &$node.membership }
     };
 }
 
 mod answers;
+mod peers;
+mod routes;
 
 impl Node {
     /// Takes up what is persisted.
@@ -428,12 +151,14 @@ impl Node {
             me,
             boot,
             rng,
+            gone: membership.gone().into_iter().collect(),
             membership,
             invitations: Invitations::default(),
             links: Links::default(),
             presence: PresenceTable::new(key.clone(), boot),
             registry: Registry::new(agents),
             replica,
+            addresses: BTreeMap::new(),
             schedule: Schedule::open(context.rows)?,
             chain,
             witnesses: Witnesses::open(me, context.rows)?,
@@ -455,6 +180,7 @@ impl Node {
         node.persist(Batch::synced(writes), After::Nothing);
         node.outputs.push_back(Output::Members(node.membership.others()));
         for (device, addresses) in node.membership.remembered(context.rows)? {
+            node.addresses.insert(device, addresses.clone());
             node.outputs.push_back(Output::Remember { device, addresses });
         }
         node.registry.set_dormant("llm", true);
@@ -616,6 +342,7 @@ impl Node {
                     self.offer_agents(context);
                 }
             }
+            Input::Battery(battery) => self.presence.own_mut().battery = battery,
             Input::PairingListening { addresses } => {
                 self.invitations.listening(&addresses, now, &self.membership, &mut self.rng);
             }
@@ -736,11 +463,9 @@ impl Node {
                     });
                 }
             }
-            After::Shown(_) => {
-                if let Some(head) = self.chain.signed_head() {
-                    let message = codec::encode(&AuditMessage::Head(head));
-                    self.broadcast(Protocol::Audit, &message, None);
-                }
+            After::Shown(head) => {
+                let message = self.witnesses.synced(head, &self.chain);
+                self.broadcast(Protocol::Audit, &codec::encode(&message), None);
             }
             After::Nothing => {}
         }
@@ -764,441 +489,6 @@ impl Node {
                 self.invitations.persisted(false, contacts, context.now, &mut self.membership);
             }
             After::Membership | After::Timers(_) | After::Shown(_) | After::Nothing => {}
-        }
-    }
-
-    fn on_runs(&mut self, output: RunsOutput, context: Context<'_>) {
-        match output {
-            RunsOutput::Persist(batch, what) => self.persist(batch, After::Runs(what)),
-            RunsOutput::Dispatch { task, resumed } => {
-                let neighbours = self.neighbours();
-                let mut env = environment!(self, context, neighbours);
-                match resumed {
-                    Some((epoch, executor)) => {
-                        self.dispatch.resume(*task, epoch, Some(executor), &mut env);
-                    }
-                    None => self.dispatch.start(*task, &mut env),
-                }
-            }
-            RunsOutput::CancelTasks(run) => {
-                let neighbours = self.neighbours();
-                let mut env = environment!(self, context, neighbours);
-                self.dispatch.cancel(
-                    |task| task.run == run && task.requester == Requester::Run,
-                    &mut env,
-                );
-            }
-            RunsOutput::Started(door, run) => {
-                if let Some(door) = door {
-                    self.reply(door, Reply::RunStarted { run });
-                }
-            }
-            RunsOutput::NotStarted(door, reason) => {
-                if let Some(door) = door {
-                    self.reply(door, Reply::Refused { refusal: Refusal::Failed, reason });
-                }
-            }
-            RunsOutput::Ended { door, run, state, outputs, failure, wrote } => {
-                let documents = self.wrote.remove(&run).unwrap_or_default();
-                let wait = if wrote { SETTLE } else { std::time::Duration::ZERO };
-                let event =
-                    Event::RunEnded { run, state, outputs, failure, also_on: Vec::new() };
-                let until = context.now.mono + wait;
-                self.settling.push(Settling { until, door, event, documents });
-            }
-        }
-    }
-
-    fn on_dispatch(&mut self, output: DispatchOutput, context: Context<'_>) {
-        match output {
-            DispatchOutput::Persist(mut batch, what) => {
-                batch.writes.append(&mut self.journal);
-                self.persist(batch, After::Dispatch(what));
-            }
-            DispatchOutput::Journal(run, entry) => {
-                self.journal.extend(self.runs.journal(&run, &entry));
-            }
-            DispatchOutput::Tell(device, message) => self.tell(device, message, context),
-            DispatchOutput::Placed { run, step, capability, executor, candidates } => {
-                let device = self.name(&executor);
-                let event = Event::StepPlaced { run, step, capability, device, candidates };
-                self.tell_run(&run, event);
-            }
-            DispatchOutput::Ask { run, step, capability, executor, reason } => {
-                let device = self.name(&executor);
-                self.tell_run(&run, Event::Asked { run, step, capability, device, reason });
-            }
-            DispatchOutput::Progressed(requester, run, step, progress) => match requester {
-                Requester::Run => {
-                    if let Progress::Log(line) = &progress {
-                        let entry = Journal::Logged { step: step.clone(), line: line.clone() };
-                        self.journal.extend(self.runs.journal(&run, &entry));
-                    }
-                    self.tell_run(&run, Event::StepProgressed { run, step, progress });
-                }
-                Requester::Call { execution, .. } => {
-                    let neighbours = self.neighbours();
-                    let env = environment!(self, context, neighbours);
-                    self.executor.progressed(execution, progress, &env);
-                }
-            },
-            DispatchOutput::Concluded(requester, run, step, capability, outcome) => {
-                match requester {
-                    Requester::Run => {
-                        let ended = outcome.clone();
-                        let event = Event::StepEnded {
-                            run,
-                            step: step.clone(),
-                            capability,
-                            outcome: ended,
-                        };
-                        self.tell_run(&run, event);
-                        let neighbours = self.neighbours();
-                        let mut env = environment!(self, context, neighbours);
-                        self.runs.step_ended(run, &step, outcome, &mut env);
-                    }
-                    Requester::Call { execution, call } => {
-                        self.executor.child_concluded(execution, call, outcome);
-                    }
-                }
-            }
-        }
-    }
-
-    fn on_executor(&mut self, output: ExecutorOutput, context: Context<'_>) {
-        match output {
-            ExecutorOutput::Persist(batch, what) => self.persist(batch, After::Executor(what)),
-            ExecutorOutput::Execute { execution, agent, capability, arguments, deadline } => {
-                self.outputs.push_back(Output::Execute {
-                    execution,
-                    agent: Box::new(agent),
-                    capability,
-                    arguments,
-                    deadline,
-                });
-            }
-            ExecutorOutput::Stop(execution) => {
-                self.outputs.push_back(Output::StopExecution(execution));
-            }
-            ExecutorOutput::Answer { execution, call, answer } => {
-                self.outputs.push_back(Output::AnswerCall { execution, call, answer });
-            }
-            ExecutorOutput::Tell(device, message) => self.tell(device, message, context),
-            ExecutorOutput::Dispatch(task) => {
-                let neighbours = self.neighbours();
-                let mut env = environment!(self, context, neighbours);
-                self.dispatch.start(*task, &mut env);
-            }
-            ExecutorOutput::Wrote(run, documents) => {
-                if self.runs.contains(&run) {
-                    self.wrote.entry(run).or_default().extend(documents);
-                }
-            }
-            ExecutorOutput::CancelChildren(execution) => {
-                let neighbours = self.neighbours();
-                let mut env = environment!(self, context, neighbours);
-                self.dispatch.cancel(
-                    |task| {
-                        matches!(task.requester, Requester::Call { execution: of, .. } if of == execution)
-                    },
-                    &mut env,
-                );
-            }
-        }
-    }
-
-    fn on_replica(&mut self, output: replica::Output, context: Context<'_>) {
-        match output {
-            replica::Output::Send { peer, message } => {
-                self.send(&peer, Protocol::Sync, message.encode());
-            }
-            replica::Output::Persist { ticket, writes, durability } => {
-                self.persist(Batch { writes, durability }, After::Replica(ticket));
-            }
-            replica::Output::Changed { document, kind, remote } => {
-                if kind == DocumentKind::REGISTRY {
-                    self.read_registry(context);
-                } else if kind == DocumentKind::TIMER {
-                    self.timer_changed(document, context);
-                }
-                let kind = kind.as_str().to_owned();
-                self.tell_watchers(Event::DocumentChanged { id: document, kind, remote });
-            }
-            replica::Output::PeerSynced(_) => {}
-            replica::Output::SetAside { document, reason } => {
-                let text = format!("document {document} was set aside: {reason}");
-                self.warnings.push(text.clone());
-                self.tell_watchers(Event::Warning { text });
-            }
-        }
-    }
-
-    fn on_membership(&mut self, output: MembershipOutput, context: Context<'_>) {
-        match output {
-            MembershipOutput::Send(device, bytes) => self.send(&device, Protocol::Trust, bytes),
-            MembershipOutput::Admit(device) => {
-                self.outputs.push_back(Output::Admit { device });
-            }
-            MembershipOutput::TurnAway(device, why) => {
-                self.strangers += 1;
-                self.outputs.push_back(Output::Log { text: format!("{device}: {why}") });
-                self.outputs.push_back(Output::Disconnect { device });
-            }
-            MembershipOutput::Learned { statements, mut writes } => {
-                for statement in statements {
-                    let body = Body::Trust { statement };
-                    writes.extend(self.chain.append(body, context.now.wall).1);
-                }
-                self.version += 1;
-                self.persist(Batch::synced(writes), After::Membership);
-                self.devices_changed(context);
-            }
-            MembershipOutput::Persist(writes) => {
-                self.persist(Batch::synced(writes), After::Nothing);
-            }
-        }
-    }
-
-    fn on_invitation(&mut self, output: InvitationOutput, context: Context<'_>) {
-        match output {
-            InvitationOutput::Open { seed } => {
-                self.outputs.push_back(Output::OpenPairing { seed });
-            }
-            InvitationOutput::Opened { door, ticket, expires } => {
-                self.reply(door, Reply::Invited { ticket, expires });
-            }
-            InvitationOutput::Refused { door, reason } => {
-                self.reply(door, Reply::Refused { refusal: Refusal::Failed, reason });
-            }
-            InvitationOutput::Send { link, bytes } => {
-                self.outputs.push_back(Output::SendPairing { link, bytes });
-            }
-            InvitationOutput::CloseLink { link } => {
-                self.outputs.push_back(Output::ClosePairingLink { link });
-            }
-            InvitationOutput::Close => self.outputs.push_back(Output::ClosePairing),
-            InvitationOutput::Persist(writes) => {
-                self.persist(Batch::synced(writes), After::Invitation);
-            }
-            InvitationOutput::Met { door, event } => {
-                self.outputs.push_back(Output::Event { door, event });
-            }
-            InvitationOutput::Ended { door, outcome, name, action, remember } => {
-                let (_, writes) =
-                    self.chain.append(Body::Operator { action }, context.now.wall);
-                self.persist(Batch::ordered(writes), After::Nothing);
-                if let Some((device, addresses)) = remember {
-                    let write = membership::remember(&device, &addresses);
-                    self.persist(Batch::ordered(vec![write]), After::Nothing);
-                    self.outputs.push_back(Output::Remember { device, addresses });
-                }
-                let event = Event::InvitationEnded { outcome, name };
-                if door.is_some() {
-                    self.outputs.push_back(Output::Event { door, event: event.clone() });
-                }
-                self.tell_watchers(event);
-            }
-        }
-    }
-
-    /// Who belongs moved: connections, leases and other devices' changes follow at once.
-    fn devices_changed(&mut self, context: Context<'_>) {
-        self.outputs.push_back(Output::Members(self.membership.others()));
-        let gone: Vec<DeviceId> = self
-            .membership
-            .gone()
-            .into_iter()
-            .filter(|device| self.links.of(device).is_some() || self.presence.of(device).is_some())
-            .collect();
-        for device in gone {
-            self.presence.forget(&device);
-            self.void(device, context);
-        }
-        self.feed_replica(replica::Input::MembersChanged, context);
-        self.tell_watchers(Event::DevicesChanged);
-    }
-
-    /// What a device that was put out had asked for, or was asked for, is void.
-    fn void(&mut self, device: DeviceId, context: Context<'_>) {
-        let documents = documents!(self, context);
-        let writes = self.replica.revoked(&device, &documents);
-        match writes {
-            Ok(writes) if !writes.is_empty() => {
-                self.persist(Batch::synced(writes), After::Nothing);
-            }
-            Ok(_) => {}
-            Err(error) => self.outputs.push_back(Output::Log { text: error.to_string() }),
-        }
-        let neighbours = self.neighbours();
-        let mut env = environment!(self, context, neighbours);
-        self.executor.void(&device, &mut env);
-        self.dispatch.void(&device, &mut env);
-    }
-
-    fn disconnected(&mut self, device: DeviceId, context: Context<'_>) {
-        if !self.links.disconnected(&device, context.now.wall) {
-            return;
-        }
-        self.membership.closed(&device);
-        self.feed_replica(replica::Input::Closed(device), context);
-        let neighbours = self.neighbours();
-        let mut env = environment!(self, context, neighbours);
-        self.executor.stream_cut(device, &mut env);
-        self.dispatch.disconnected(device, &mut env);
-        if let Some(subject) = self.membership.subject(&device) {
-            self.tell_watchers(Event::DeviceAway { name: subject.name });
-        }
-    }
-
-    fn stream_opened(&mut self, device: DeviceId, protocol: Protocol, context: Context<'_>) {
-        if protocol == Protocol::Trust {
-            self.membership.opened(device, context.now);
-            return;
-        }
-        if self.membership.subject(&device).is_none() {
-            return;
-        }
-        match protocol {
-            Protocol::Presence => {
-                let greeting = self.presence.greeting(context.now);
-                self.send(&device, Protocol::Presence, codec::encode(&greeting));
-            }
-            Protocol::Sync => self.feed_replica(replica::Input::Opened(device), context),
-            Protocol::Run => {
-                let neighbours = self.neighbours();
-                let env = environment!(self, context, neighbours);
-                self.dispatch.connected(device, &env);
-            }
-            Protocol::Audit => {
-                if let Some(greeting) = self.witnesses.greeting(&device, &self.chain) {
-                    self.send(&device, Protocol::Audit, codec::encode(&greeting));
-                }
-                let own_is_shown = self.chain.head() == self.witnesses.shown();
-                if own_is_shown && let Some(head) = self.chain.signed_head() {
-                    let message = AuditMessage::Head(head);
-                    self.send(&device, Protocol::Audit, codec::encode(&message));
-                }
-            }
-            Protocol::Trust | Protocol::Blob | Protocol::Llm => {}
-        }
-    }
-
-    fn stream_closed(&mut self, device: DeviceId, protocol: Protocol, context: Context<'_>) {
-        match protocol {
-            Protocol::Trust => self.membership.closed(&device),
-            Protocol::Sync => self.feed_replica(replica::Input::Closed(device), context),
-            Protocol::Run => {
-                let neighbours = self.neighbours();
-                let mut env = environment!(self, context, neighbours);
-                self.executor.stream_cut(device, &mut env);
-                self.dispatch.disconnected(device, &mut env);
-            }
-            Protocol::Presence | Protocol::Blob | Protocol::Llm | Protocol::Audit => {}
-        }
-    }
-
-    /// What a remote sends wrongly is logged and dropped; only trust is heard from strangers.
-    fn frame(
-        &mut self,
-        device: DeviceId,
-        protocol: Protocol,
-        bytes: &[u8],
-        context: Context<'_>,
-    ) {
-        if protocol == Protocol::Trust {
-            self.membership.frame(device, bytes, context.now);
-            return;
-        }
-        let Some(subject) = self.membership.subject(&device) else { return };
-        let handled = match protocol {
-            Protocol::Presence => codec::decode(bytes, FRAME_BYTES_MAX)
-                .map(|message| self.heard(device, message)),
-            Protocol::Sync => SyncMessage::decode(bytes).map(|message| {
-                self.feed_replica(replica::Input::Message(device, message), context);
-            }),
-            Protocol::Run => codec::decode(bytes, FRAME_BYTES_MAX)
-                .map(|message| self.run_message(device, message, context)),
-            Protocol::Audit => codec::decode(bytes, FRAME_BYTES_MAX).map(|message| {
-                let seen = self.witnesses.handle_message(
-                    device,
-                    &subject.name,
-                    &message,
-                    &self.chain,
-                );
-                if !seen.writes.is_empty() {
-                    self.persist(Batch::ordered(seen.writes), After::Nothing);
-                }
-                if let Some(answer) = seen.answer {
-                    self.send(&device, Protocol::Audit, codec::encode(&answer));
-                }
-                if let Some(text) = seen.warning {
-                    self.warn(text);
-                }
-            }),
-            Protocol::Trust | Protocol::Blob | Protocol::Llm => Ok(()),
-        };
-        if let Err(error) = handled {
-            let text = format!("{} sent what is no {protocol} message: {error}", subject.name);
-            self.outputs.push_back(Output::Log { text });
-        }
-    }
-
-    fn heard(&mut self, from: DeviceId, message: PresenceMessage) {
-        let membership = &self.membership;
-        let news = self.presence.learn(message, |device| membership.subject(device).is_some());
-        if news.is_empty() {
-            return;
-        }
-        for (presence, _) in &news {
-            let device = presence.device;
-            let addresses = presence.addresses.clone();
-            let write = membership::remember(&device, &addresses);
-            self.persist(Batch::ordered(vec![write]), After::Nothing);
-            self.outputs.push_back(Output::Remember { device, addresses });
-        }
-        let records = news.into_iter().map(|(_, signed)| signed).collect();
-        let message = codec::encode(&PresenceMessage::Records(records));
-        self.broadcast(Protocol::Presence, &message, Some(from));
-    }
-
-    fn run_message(&mut self, from: DeviceId, message: RunMessage, context: Context<'_>) {
-        let neighbours = self.neighbours();
-        let mut env = environment!(self, context, neighbours);
-        match message {
-            RunMessage::Offer(_)
-            | RunMessage::IntentAck(_)
-            | RunMessage::DoneAck(_)
-            | RunMessage::Cancel(_) => self.executor.handle_message(from, message, &mut env),
-            RunMessage::Accept(_)
-            | RunMessage::Refuse { .. }
-            | RunMessage::Intent(_)
-            | RunMessage::NotBegun(_)
-            | RunMessage::Progress { .. }
-            | RunMessage::Done { .. } => self.dispatch.handle_message(from, message, &mut env),
-        }
-    }
-
-    /// A message of a run, to another device or to this one.
-    fn tell(&mut self, device: DeviceId, message: RunMessage, context: Context<'_>) {
-        if device == self.me {
-            self.run_message(device, message, context);
-        } else {
-            self.send(&device, Protocol::Run, codec::encode(&message));
-        }
-    }
-
-    /// Sends where the protocol is spoken; elsewhere what is said is said again when it is.
-    fn send(&mut self, device: &DeviceId, protocol: Protocol, bytes: Vec<u8>) {
-        if let Some(stream) = self.links.to(device, protocol) {
-            self.outputs.push_back(Output::Send { stream, bytes });
-        }
-    }
-
-    fn broadcast(&mut self, protocol: Protocol, bytes: &[u8], except: Option<DeviceId>) {
-        for device in self.links.speaking(protocol) {
-            if Some(device) != except && self.membership.subject(&device).is_some() {
-                self.send(&device, protocol, bytes.to_vec());
-            }
         }
     }
 

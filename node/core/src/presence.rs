@@ -76,9 +76,10 @@ impl PresenceTable {
 
     /// A new record of this device, if it has something new to say or the last one is old.
     pub fn poll(&mut self, now: Now) -> Option<PresenceMessage> {
-        let due = self.told.as_ref().is_none_or(|(own, at)| {
-            *own != self.own || now.mono.since(*at) >= RENEW
-        });
+        let due = self
+            .told
+            .as_ref()
+            .is_none_or(|(own, at)| *own != self.own || now.mono.since(*at) >= RENEW);
         due.then(|| PresenceMessage::Records(vec![self.sign(now)]))
     }
 
@@ -127,8 +128,8 @@ impl PresenceTable {
             };
             let order = (presence.boot.counter, presence.sequence);
             let newest = self.others.get(&presence.device);
-            let is_news = newest
-                .is_none_or(|(known, _)| (known.boot.counter, known.sequence) < order);
+            let is_news =
+                newest.is_none_or(|(known, _)| (known.boot.counter, known.sequence) < order);
             if signed.author == presence.device
                 && presence.device != self.device
                 && is_member(&presence.device)

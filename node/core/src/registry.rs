@@ -88,9 +88,7 @@ impl Registry {
 
     /// The agent of this node that knows a capability, whether or not it can work here now.
     pub fn provider(&self, name: &CapabilityName) -> Option<(&Installed, &Capability)> {
-        self.installed
-            .values()
-            .find_map(|agent| Some((agent, agent.manifest.capability(name)?)))
+        self.installed.values().find_map(|agent| Some((agent, agent.manifest.capability(name)?)))
     }
 
     /// Whether a device offers a capability by that agent.

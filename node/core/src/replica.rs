@@ -21,10 +21,10 @@ use thiserror::Error;
 use weft_protocol::{
     codec,
     document::{
-        CHANGE_BYTES_MAX, ChangeHash, Clock, DocumentKey, DocumentKind, StartNonce, TOMBSTONE_BYTES_MAX,
-        Tombstone, Vouch,
+        CHANGE_BYTES_MAX, ChangeHash, Clock, DocumentKey, DocumentKind, StartNonce,
+        TOMBSTONE_BYTES_MAX, Tombstone, Vouch,
     },
-    id::{ActorId, DeviceId, Digest, DocumentId, FabricId},
+    id::{ActorId, DeviceId, DocumentId, FabricId},
     row::{Durability, ReadError, Row, Rows, Table, Write},
     signed::{Domain, Signed},
     sync::{Chunk, Summary, SyncMessage},
@@ -299,6 +299,9 @@ struct Pending {
     writes: Vec<Write>,
 }
 
+/// A tombstone whose signature was checked.
+type Grave = (Tombstone, Signed);
+
 /// Writes that are being gathered while an input is handled.
 #[derive(Debug, Default)]
 struct Batch {
@@ -330,7 +333,7 @@ pub struct Replica {
     busy: BTreeMap<DocumentKey, Busy>,
     aside: BTreeMap<DocumentKey, String>,
     review_when_free: BTreeMap<DocumentKey, DocumentKind>,
-    tombstones_when_free: BTreeMap<DocumentKey, Vec<(DeviceId, Signed)>>,
+    graves_when_free: BTreeMap<DocumentKey, Vec<(DeviceId, Vec<Grave>, bool)>>,
     sessions: BTreeMap<DeviceId, Session>,
     batch: Batch,
     tickets: u64,
@@ -375,7 +378,7 @@ impl Replica {
             busy: BTreeMap::new(),
             aside: BTreeMap::new(),
             review_when_free: BTreeMap::new(),
-            tombstones_when_free: BTreeMap::new(),
+            graves_when_free: BTreeMap::new(),
             sessions: BTreeMap::new(),
             batch: Batch::default(),
             tickets: 0,
@@ -645,8 +648,11 @@ impl Replica {
         };
         let is_new = there.is_none();
         let base = there.cloned().unwrap_or_else(|| Entry::new(kind.clone()));
-        self.load(&key, &kind, context.rows).map_err(|reason| EditError::SetAside { id, reason })?;
+        self.load(&key, &kind, context.rows)
+            .map_err(|reason| EditError::SetAside { id, reason })?;
+        let actor = ActorId::of(&self.me, &self.start_for(&key, &base.state.buried));
         let document = &mut self.loaded.get_mut(&key).expect("it was just loaded").document;
+        document.set_actor(actor);
         let failed = |source| EditError::Document { id, source };
         let draft =
             drafts.entry(key).or_insert(Draft { entry: base, changes: vec![], deleted: false });
@@ -688,30 +694,44 @@ impl Replica {
         Ok(())
     }
 
+    /// The start nonce under which a document is edited. One that was deleted and came back may lack
+    /// this start's changes from before, whose numbers must not be given again.
+    fn start_for(&self, key: &DocumentKey, buried: &Clock) -> StartNonce {
+        if buried.0.is_empty() {
+            return self.start;
+        }
+        let mut hasher =
+            blake3::Hasher::new_derive_key("weft 2026 start nonce after a deletion v1");
+        hasher.update(&self.start.0).update(&key.to_bytes()).update(&codec::encode(buried));
+        let mut nonce = [0; 16];
+        hasher.finalize_xof().fill(&mut nonce);
+        StartNonce(nonce)
+    }
+
     fn write_draft(
         &mut self,
         key: &DocumentKey,
         draft: &mut Draft,
     ) -> Result<Vec<Write>, EditError> {
         if draft.deleted {
-            return Ok(self.write_burial(key, &mut draft.entry));
+            let mut writes = self.write_burial(key, &mut draft.entry);
+            writes.push(draft.entry.write(key));
+            return Ok(writes);
         }
         let Some(newest) = draft.changes.last() else { return Ok(Vec::new()) };
         let vouch = Vouch {
             key: *key,
             device: self.me,
-            start: self.start,
+            start: self.start_for(key, &draft.entry.state.buried),
             seq: newest.seq(),
             hash: newest.hash(),
         };
         let signed = Signed::new(Domain::Vouch, &vouch, &self.signing);
         let mut writes = vec![vouching::write(&vouch, &signed)];
         let loaded = self.loaded.get_mut(key).expect("an edited document is loaded");
-        loaded.vouches.insert((self.actor, self.me), (vouch, signed));
+        loaded.vouches.insert((vouch.actor(), self.me), (vouch, signed));
         let recorded = self.record(key, &mut draft.entry, &draft.changes);
-        writes.extend(
-            recorded.map_err(|source| EditError::Document { id: key.document, source })?,
-        );
+        writes.extend(recorded.map_err(|source| EditError::Document { id: key.document, source })?);
         Ok(writes)
     }
 
@@ -719,16 +739,15 @@ impl Replica {
     fn write_burial(&mut self, key: &DocumentKey, entry: &mut Entry) -> Vec<Write> {
         let scope = key.to_bytes();
         let mut writes = vec![Write::Delete(saved_row(key))];
-        writes.extend((0..entry.rows).map(|row| {
-            Write::Delete(Row::numbered(Table::Change, &scope, row))
-        }));
+        writes.extend(
+            (0..entry.rows).map(|row| Write::Delete(Row::numbered(Table::Change, &scope, row))),
+        );
         if let Some(loaded) = self.loaded.get(key) {
             let vouchers = loaded.vouches.keys();
             writes.extend(vouchers.map(|voucher| Write::Delete(vouching::row(key, voucher))));
         }
         self.parking.clear(key, &mut writes);
         (entry.rows, entry.changes) = (0, 0);
-        writes.push(entry.write(key));
         writes
     }
 
@@ -744,9 +763,9 @@ impl Replica {
         let mut writes = Vec::new();
         if entry.rows + 1 >= CHANGE_ROWS_MAX {
             writes.push(Write::Put(saved_row(key), loaded.document.save()?));
-            writes.extend((0..entry.rows).map(|row| {
-                Write::Delete(Row::numbered(Table::Change, &scope, row))
-            }));
+            writes.extend(
+                (0..entry.rows).map(|row| Write::Delete(Row::numbered(Table::Change, &scope, row))),
+            );
             entry.rows = 0;
         } else {
             let chunks: Vec<_> =
@@ -808,8 +827,8 @@ impl Replica {
             return Err(damaged("a row of changes is missing".to_owned()).into());
         }
         for (_, value) in change_rows {
-            let chunks: Vec<Chunk> = codec::decode(&value, usize::MAX)
-                .map_err(|error| damaged(error.to_string()))?;
+            let chunks: Vec<Chunk> =
+                codec::decode(&value, usize::MAX).map_err(|error| damaged(error.to_string()))?;
             for chunk in chunks {
                 let mut budget = usize::MAX;
                 let change = Change::parse(&chunk.0, &mut budget);
@@ -948,8 +967,8 @@ impl Replica {
         }
         let Some(busy) = self.busy.remove(key) else { return };
         self.announce(key, &busy.announced, context);
-        for (peer, signed) in self.tombstones_when_free.remove(key).unwrap_or_default() {
-            self.on_tombstone(peer, signed, context);
+        for (peer, graves, gone) in self.graves_when_free.remove(key).unwrap_or_default() {
+            self.on_graves(peer, *key, graves, gone, context);
         }
         if let Some(kind) = self.review_when_free.remove(key) {
             self.review(key, &kind, context);
@@ -991,9 +1010,19 @@ impl Replica {
                     }
                 }
             }
-            SyncMessage::Tombstones(tombstones) => {
+            SyncMessage::Tombstones { tombstones, gone } => {
+                let gone: BTreeSet<_> = gone.into_iter().collect();
+                let mut graves: BTreeMap<DocumentKey, Vec<Grave>> = BTreeMap::new();
                 for signed in tombstones {
-                    self.on_tombstone(peer, signed, context);
+                    match signed.open::<Tombstone>(Domain::Tombstone, TOMBSTONE_BYTES_MAX) {
+                        Ok(tombstone) => {
+                            graves.entry(tombstone.key).or_default().push((tombstone, signed));
+                        }
+                        Err(error) => self.violation(peer, error.to_string()),
+                    }
+                }
+                for (key, graves) in graves {
+                    self.on_graves(peer, key, graves, gone.contains(&key), context);
                 }
             }
             SyncMessage::Rest(keys) => {
@@ -1055,7 +1084,7 @@ impl Replica {
         let skeleton = self.skeleton(&want.kind);
         let Some(session) = self.sessions.get_mut(&peer) else { return };
         if let Some(entry) = self.index.get(&key) {
-            session.say_graves(&key, buried(entry), &entry.graves);
+            session.say_graves(&key, entry);
             if entry.state.is_deleted() {
                 session.differs.insert(key);
                 return;
@@ -1097,7 +1126,7 @@ impl Replica {
         let peers: Vec<_> = self.sessions.keys().copied().collect();
         for peer in peers {
             let Some(session) = self.sessions.get_mut(&peer) else { continue };
-            session.say_graves(key, buried(&entry), &entry.graves);
+            session.say_graves(key, &entry);
             if entry.state.is_deleted() {
                 session.exchanges.remove(key);
                 session.differs.remove(key);
@@ -1128,8 +1157,7 @@ impl Replica {
         if self.busy.contains_key(&key) || self.load(&key, kind, context.rows).is_err() {
             return;
         }
-        let (Some(loaded), Some(session)) =
-            (self.loaded.get(&key), self.sessions.get_mut(&peer))
+        let (Some(loaded), Some(session)) = (self.loaded.get(&key), self.sessions.get_mut(&peer))
         else {
             return;
         };
@@ -1181,7 +1209,15 @@ impl Replica {
             return;
         }
         if let Some(entry) = self.index.get(&key) {
-            session.say_graves(&key, buried(entry), &entry.graves);
+            session.say_graves(&key, entry);
+            if entry.state.is_deleted() && message.changes.is_empty() {
+                // Who has more than what is buried will send all of it.
+                session.exchanges.remove(&key);
+                if message.advance.asks {
+                    session.say_gone(&key, entry);
+                }
+                return;
+            }
         }
         let is_new = !session.exchanges.contains_key(&key);
         if is_new && session.exchanges.len() >= EXCHANGES_ASKED_MAX {
@@ -1260,9 +1296,7 @@ impl Replica {
                     violations.push((peer, error.to_string()));
                     refused.push(*voucher);
                 }
-                Ok(true)
-                    if vouching::is_believed(vouch, &signed.author, kind, context.members) =>
-                {
+                Ok(true) if vouching::is_believed(vouch, &signed.author, kind, context.members) => {
                     believed.insert(*voucher, (vouch.clone(), signed.clone()));
                 }
                 Ok(_) => {}
@@ -1333,7 +1367,7 @@ impl Replica {
             self.write_aside(writes);
             return true;
         }
-        self.keep_applied(key, kind, admitted, writes)
+        self.keep_applied(key, kind, peer, admitted, writes)
     }
 
     /// Records changes that came from a peer and were applied. False if they are all buried.
@@ -1341,6 +1375,7 @@ impl Replica {
         &mut self,
         key: &DocumentKey,
         kind: &DocumentKind,
+        peer: Option<DeviceId>,
         changes: Vec<Change>,
         mut writes: Vec<Write>,
     ) -> bool {
@@ -1351,8 +1386,13 @@ impl Replica {
                 && entry.state.buried.covers(&clock)
             {
                 self.loaded.remove(key);
-                for session in self.sessions.values_mut() {
-                    session.exchanges.remove(key);
+                if let Some(session) = peer.and_then(|peer| self.sessions.get_mut(&peer)) {
+                    if self.parking.changes(key).is_empty() {
+                        session.exchanges.remove(key);
+                        session.say_gone(key, &entry);
+                    } else {
+                        session.let_rest(*key);
+                    }
                 }
                 return false;
             }
@@ -1378,69 +1418,101 @@ impl Replica {
         }
     }
 
-    fn on_tombstone(&mut self, peer: DeviceId, signed: Signed, context: &Context<'_>) {
-        let tombstone: Tombstone = match signed.open(Domain::Tombstone, TOMBSTONE_BYTES_MAX) {
-            Ok(tombstone) => tombstone,
-            Err(error) => {
-                return self.violation(peer, error.to_string());
-            }
-        };
-        let (key, kind) = (tombstone.key, tombstone.kind.clone());
+    fn on_graves(
+        &mut self,
+        peer: DeviceId,
+        key: DocumentKey,
+        graves: Vec<Grave>,
+        gone: bool,
+        context: &Context<'_>,
+    ) {
         if self.busy.contains_key(&key) {
-            let waiting = self.tombstones_when_free.entry(key).or_default();
+            let waiting = self.graves_when_free.entry(key).or_default();
             if waiting.len() < TOMBSTONES_WAITING_MAX {
-                waiting.push((peer, signed));
+                waiting.push((peer, graves, gone));
             }
             return;
         }
-        let allowed = self.fits(&key, &kind)
-            && !kind.is_singleton()
-            && context.members.may_write(&signed.author, &key.document, &kind);
-        if !allowed {
-            let reason = format!("{} may not delete document {}", signed.author, key.document);
-            return self.violation(peer, reason);
+        let mut heard = Clock::default();
+        let mut entry = self.index.get(&key).cloned();
+        let mut is_news = false;
+        let mut newest = None;
+        for (tombstone, signed) in graves {
+            let (kind, author) = (tombstone.kind, signed.author);
+            let allowed = !kind.is_singleton()
+                && self.fits(&key, &kind)
+                && context.members.may_write(&author, &key.document, &kind);
+            if !allowed {
+                self.violation(peer, format!("{author} may not delete document {}", key.document));
+                continue;
+            }
+            heard.join(&tombstone.buried);
+            let entry = entry.get_or_insert_with(|| Entry::new(kind));
+            if !entry.graves.is_empty() && entry.state.buried.covers(&tombstone.buried) {
+                continue;
+            }
+            is_news = true;
+            newest = newest.max(Some((tombstone.time, author)));
+            entry.graves.retain(|grave| {
+                codec::decode::<Tombstone>(&grave.bytes, TOMBSTONE_BYTES_MAX)
+                    .is_ok_and(|grave| !tombstone.buried.covers(&grave.buried))
+            });
+            entry.graves.push(signed);
+            entry.state.buried.join(&tombstone.buried);
         }
-        let Some(session) = self.sessions.get_mut(&peer) else { return };
-        session.graves_heard(key, buried_digest(&tombstone.buried));
-        let mut entry = self.index.get(&key).cloned().unwrap_or_else(|| Entry::new(kind.clone()));
-        if !entry.graves.is_empty() && entry.state.buried.covers(&tombstone.buried) {
-            session.say_graves(&key, buried(&entry), &entry.graves);
+        let (Some(mut entry), Some(session)) = (entry, self.sessions.get_mut(&peer)) else {
             return;
-        }
-        entry.graves.retain(|grave| {
-            codec::decode::<Tombstone>(&grave.bytes, TOMBSTONE_BYTES_MAX)
-                .is_ok_and(|grave| !tombstone.buried.covers(&grave.buried))
-        });
-        let author = signed.author;
-        entry.graves.push(signed);
-        entry.state.buried.join(&tombstone.buried);
-        let writes = if entry.state.is_deleted() {
-            (entry.modified, entry.author) = (tombstone.time, Some(author));
-            vec![entry.write(&key)]
-        } else {
-            if self.load(&key, &kind, context.rows).is_err() {
+        };
+        session.graves_heard(key, &heard);
+        let mut writes = Vec::new();
+        let was_live = !entry.state.is_deleted();
+        if was_live && is_news {
+            if self.load(&key, &entry.kind, context.rows).is_err() {
                 return;
             }
-            let clock = self.loaded.get(&key).map(|loaded| loaded.document.clock());
-            match clock {
+            match self.loaded.get(&key).map(|loaded| loaded.document.clock()) {
                 Some(Ok(clock)) if entry.state.buried.covers(&clock) => {
                     entry.state.heads.clear();
-                    (entry.modified, entry.author) = (tombstone.time, Some(author));
-                    let writes = self.write_burial(&key, &mut entry);
+                    writes = self.write_burial(&key, &mut entry);
                     self.loaded.remove(&key);
-                    writes
                 }
-                Some(Ok(_)) => {
-                    if let Some(session) = self.sessions.get_mut(&peer) {
-                        session.exchanges.remove(&key);
-                        session.lacks.insert(key);
-                    }
-                    vec![entry.write(&key)]
-                }
+                Some(Ok(_)) => {}
                 Some(Err(error)) => return self.set_aside(&key, error.to_string()),
                 None => return,
             }
-        };
+        }
+        let Some(session) = self.sessions.get_mut(&peer) else { return };
+        let is_live = !entry.state.is_deleted();
+        if is_live && gone {
+            // It comes back there, from the beginning.
+            session.exchanges.remove(&key);
+            session.lacks.insert(key);
+        } else if is_live || gone {
+            session.say_graves(&key, &entry);
+        } else {
+            session.say_gone(&key, &entry);
+        }
+        if !is_live {
+            session.exchanges.remove(&key);
+            session.differs.remove(&key);
+        }
+        if !is_news {
+            if is_live && gone {
+                let heads = entry.state.heads.clone();
+                let exchange = self.assume(&peer, &key, &entry.kind, &heads, context);
+                if let Some(session) = self.sessions.get_mut(&peer) {
+                    session.exchanges.insert(key, exchange);
+                }
+                self.advance(peer, key, &entry.kind, context);
+            }
+            return;
+        }
+        if let Some((time, author)) = newest
+            && !is_live
+        {
+            (entry.modified, entry.author) = (time, Some(author));
+        }
+        writes.push(entry.write(&key));
         self.write_remote(&key, entry, Vec::new(), writes);
     }
 
@@ -1458,8 +1530,7 @@ impl Replica {
         let batch = std::mem::take(&mut self.batch);
         if let Some(ticket) = batch.ticket {
             // What peers are told that this device has must outlive a crash.
-            let durability =
-                if batch.documents { Durability::Synced } else { Durability::Ordered };
+            let durability = if batch.documents { Durability::Synced } else { Durability::Ordered };
             self.outputs.push_back(Output::Persist { ticket, writes: batch.writes, durability });
         }
         let total = self.index.total();
@@ -1484,15 +1555,6 @@ impl Replica {
     }
 }
 
-/// A hash of what is said of a document's tombstones.
-fn buried(entry: &Entry) -> Digest {
-    buried_digest(&entry.state.buried)
-}
-
-fn buried_digest(buried: &Clock) -> Digest {
-    Digest::of(&codec::encode(buried))
-}
-
 fn saved_row(key: &DocumentKey) -> Row {
     Row::named(Table::Document, &key.to_bytes(), b"saved")
 }
@@ -1508,14 +1570,11 @@ fn shared_heads(peer: &DeviceId, key: &DocumentKey, rows: &dyn Rows) -> Vec<Chan
 }
 
 /// What a document has after it was created with `content`.
-fn without_nulls(content: Value) -> Value {
-    match content {
-        Value::Map(mut fields) => {
-            fields.retain(|_, value| !matches!(value, Value::Null));
-            Value::Map(fields)
-        }
-        content => content,
+fn without_nulls(mut content: Value) -> Value {
+    if let Value::Map(fields) = &mut content {
+        fields.retain(|_, value| !matches!(value, Value::Null));
     }
+    content
 }
 
 /// All text in a value, in lower case, a line for each.

@@ -157,16 +157,13 @@ impl Runs {
     }
 
     /// Starts a run under an id that was drawn for it.
-    pub fn start(
-        &mut self,
-        run: RunId,
-        door: Option<DoorId>,
-        request: Request,
-        env: &mut Env<'_>,
-    ) {
-        let missing = request.plan.steps.iter().flat_map(paths).find(|path| {
-            !request.files.contains_key(path.as_str())
-        });
+    pub fn start(&mut self, run: RunId, door: Option<DoorId>, request: Request, env: &mut Env<'_>) {
+        let missing = request
+            .plan
+            .steps
+            .iter()
+            .flat_map(paths)
+            .find(|path| !request.files.contains_key(path.as_str()));
         if let Some(path) = missing {
             let why = format!("the file {path} was not handed over");
             self.outputs.push(RunsOutput::NotStarted(door, why));
@@ -180,11 +177,7 @@ impl Runs {
             time_zone: request.time_zone.clone(),
         };
         let view = view_of(&request.words, RunState::Running, &env.me, env.now.wall, None);
-        let create = Edit::Create {
-            id: document_id(run),
-            kind: DocumentKind::RUN,
-            content: view,
-        };
+        let create = Edit::Create { id: document_id(run), kind: DocumentKind::RUN, content: view };
         let prepared = match env.replica.prepare(vec![create], &env.documents()) {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -243,11 +236,8 @@ impl Runs {
         for entry in journal.into_values() {
             match entry {
                 Journal::Started { words, plan, time, local_time, time_zone } => {
-                    let steps = plan
-                        .steps
-                        .iter()
-                        .map(|step| (step.index, StepState::Waiting))
-                        .collect();
+                    let steps =
+                        plan.steps.iter().map(|step| (step.index, StepState::Waiting)).collect();
                     let named = BTreeMap::new();
                     let files = BTreeMap::new();
                     let request = Request {
@@ -418,8 +408,7 @@ impl Runs {
         run.finished = Some(state);
         let finished = Journal::Finished { state, time: env.now.wall };
         let mut writes = vec![run.entry(id, &finished)];
-        let content =
-            view_of(&run.request.words, state, &env.me, run.started, Some(env.now.wall));
+        let content = view_of(&run.request.words, state, &env.me, run.started, Some(env.now.wall));
         let update = Edit::Update { id: document_id(id), content };
         // A view that can't be written is no reason to lose the run's end.
         let ticket = env.replica.prepare(vec![update], &env.documents()).ok().map(|prepared| {
@@ -458,16 +447,10 @@ impl Run {
             return RunState::Cancelled;
         }
         let outcomes = self.steps.values();
-        if outcomes
-            .clone()
-            .any(|step| matches!(step, StepState::Ended(Outcome::Uncertain)))
-        {
+        if outcomes.clone().any(|step| matches!(step, StepState::Ended(Outcome::Uncertain))) {
             return RunState::Uncertain;
         }
-        if outcomes
-            .clone()
-            .all(|step| matches!(step, StepState::Ended(Outcome::Value { .. })))
-        {
+        if outcomes.clone().all(|step| matches!(step, StepState::Ended(Outcome::Value { .. }))) {
             RunState::Done
         } else {
             RunState::Failed
@@ -498,7 +481,7 @@ impl Run {
                     })?;
                     labels.insert(Label::Private);
                     only_here = Some("its file is on this device");
-                    Value::Bytes(bytes.clone())
+                    file(path, bytes.clone())
                 }
             };
             arguments.insert(name.clone(), value);
@@ -520,6 +503,11 @@ impl Run {
             can_ask: self.request.can_ask,
         })
     }
+}
+
+/// A file as an argument: its name as said, and its bytes.
+pub fn file(name: &str, bytes: Vec<u8>) -> Value {
+    Value::map([("name", Value::from(name)), ("bytes", Value::Bytes(bytes))])
 }
 
 /// An output as the taking step's schema wants it: where text is wanted, a map gives its `text`.
@@ -572,7 +560,11 @@ fn view_of(
 }
 
 /// The run that a document shows.
-pub fn view(id: DocumentId, content: &Value, name: impl Fn(&DeviceId) -> String) -> Option<RunView> {
+pub fn view(
+    id: DocumentId,
+    content: &Value,
+    name: impl Fn(&DeviceId) -> String,
+) -> Option<RunView> {
     let time = |field| Some(WallTime::from_unix_millis(content.get(field)?.as_int()?));
     Some(RunView {
         run: RunId::from_bytes(*id.as_bytes()),

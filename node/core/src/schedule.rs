@@ -76,12 +76,8 @@ impl Schedule {
 
     /// The timers that are due now. Each is given once; it is shown when its write is persisted.
     pub fn poll(&mut self, now: Now) -> Vec<DueTimer> {
-        let due: Vec<Timer> = self
-            .pending()
-            .into_iter()
-            .take_while(|timer| timer.due <= now.wall)
-            .cloned()
-            .collect();
+        let due: Vec<Timer> =
+            self.pending().into_iter().take_while(|timer| timer.due <= now.wall).cloned().collect();
         due.into_iter()
             .filter_map(|timer| {
                 let late = now.wall.unix_millis().saturating_sub(timer.due.unix_millis());

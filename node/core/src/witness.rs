@@ -36,8 +36,11 @@ pub struct Witnesses {
     me: DeviceId,
     /// The newest head of each other device that was seen here.
     others: BTreeMap<DeviceId, Head>,
-    shown: Option<Head>,
-    shown_at: Timestamp,
+    /// The head that is being made durable, or was.
+    asked: Option<Head>,
+    asked_at: Timestamp,
+    /// The newest head that is on disk for sure: only this one leaves the device.
+    durable: Option<Head>,
 }
 
 impl Witnesses {
@@ -57,28 +60,34 @@ impl Witnesses {
                 others.insert(head.device, head);
             }
         }
-        Ok(Self { me, others, shown: None, shown_at: Timestamp::ZERO })
+        Ok(Self { me, others, asked: None, asked_at: Timestamp::ZERO, durable: None })
     }
 
     /// Whether the chain has a head that was not shown yet, and when it may be.
     pub fn poll_timeout(&self, chain: &Chain) -> Option<Timestamp> {
-        (chain.head() != self.shown).then(|| self.shown_at + SHOW_EVERY)
+        (chain.head() != self.asked).then(|| self.asked_at + SHOW_EVERY)
     }
 
-    /// The head to make durable and show now, if one is due.
+    /// The head to make durable now, if one is due; [`Self::synced`] follows when it is.
     pub fn due(&mut self, chain: &Chain, now: Timestamp) -> Option<Head> {
         let head = chain.head()?;
-        if Some(head) == self.shown || self.shown_at + SHOW_EVERY > now {
+        if Some(head) == self.asked || self.asked_at + SHOW_EVERY > now {
             return None;
         }
-        self.shown = Some(head);
-        self.shown_at = now;
+        self.asked = Some(head);
+        self.asked_at = now;
         Some(head)
     }
 
-    /// The head that was last made durable.
-    pub const fn shown(&self) -> Option<Head> {
-        self.shown
+    /// A head is on disk, with all before it. Gives what to tell all devices.
+    pub fn synced(&mut self, head: Head, chain: &Chain) -> AuditMessage {
+        self.durable = Some(head);
+        AuditMessage::Head(chain.countersign(&head))
+    }
+
+    /// This device's newest head that is on disk, for a device that came.
+    pub fn own(&self, chain: &Chain) -> Option<AuditMessage> {
+        Some(AuditMessage::Head(chain.countersign(&self.durable?)))
     }
 
     /// What to say to a device that came: the newest head of its chain that was seen here.

@@ -24,6 +24,8 @@ pub(crate) struct Exchange {
     said: Option<Digest>,
     /// Messages since a copy changed.
     idle_rounds: u32,
+    /// Whether the peer must say something before this can end.
+    asks: bool,
 }
 
 /// What [`Document::next_message`] says.
@@ -56,27 +58,30 @@ fn sorted(hashes: &[automerge::ChangeHash]) -> Vec<ChangeHash> {
 impl Exchange {
     /// Nothing is known but changes that both once had.
     pub(crate) fn unknown(shared_heads: &[ChangeHash]) -> Self {
-        Self::of(State { shared_heads: inner_hashes(shared_heads), ..State::new() })
+        Self::of(true, State { shared_heads: inner_hashes(shared_heads), ..State::new() })
     }
 
-    /// The peer has exactly `heads`, and knows that `told` of them are here.
+    /// The peer has exactly `heads`; `told`: and knows that they are here.
     pub(crate) fn known(heads: &[ChangeHash], told: bool) -> Self {
         let heads = inner_hashes(heads);
         let have =
             automerge::sync::Have { last_sync: heads.clone(), bloom: BloomFilter::default() };
-        Self::of(State {
-            shared_heads: heads.clone(),
-            last_sent_heads: if told { heads.clone() } else { Vec::new() },
-            their_heads: Some(heads),
-            their_need: Some(Vec::new()),
-            their_have: Some(vec![have]),
-            have_responded: told,
-            ..State::new()
-        })
+        Self::of(
+            !told,
+            State {
+                shared_heads: heads.clone(),
+                last_sent_heads: if told { heads.clone() } else { Vec::new() },
+                their_heads: Some(heads),
+                their_need: Some(Vec::new()),
+                their_have: Some(vec![have]),
+                have_responded: told,
+                ..State::new()
+            },
+        )
     }
 
-    fn of(state: State) -> Self {
-        Self { state, said: None, idle_rounds: 0 }
+    fn of(asks: bool, state: State) -> Self {
+        Self { state, said: None, idle_rounds: 0, asks }
     }
 
     /// Whether the peer said that its newest changes are these.
@@ -103,7 +108,7 @@ impl Document {
             // The peer has what is here and was told so: it need not answer.
             let heads = self.heads();
             let told = sorted(&exchange.state.last_sent_heads) == heads;
-            let settled = told && exchange.has(&heads);
+            let settled = told && !exchange.asks && exchange.has(&heads);
             return Ok(if settled { Next::Settled } else { Next::Wait });
         }
         let message = catch(|| self.inner.generate_sync_message(&mut exchange.state))?;
@@ -122,7 +127,8 @@ impl Document {
             last_sync: outer_hashes(&have.last_sync),
             bloom: have.bloom.to_bytes(),
         });
-        let advance = Advance { heads: outer_hashes(&message.heads), need, have };
+        let heads = outer_hashes(&message.heads);
+        let advance = Advance { heads, need, have, asks: exchange.asks };
         let mut changes = Vec::new();
         for chunk in message.changes.iter() {
             let change = catch(|| automerge::Change::try_from(chunk))?
@@ -156,7 +162,8 @@ impl Document {
             why: "the message is out of bounds".to_owned(),
         };
         let last_sync = advance.have.as_ref().map_or(0, |have| have.last_sync.len());
-        if [advance.heads.len(), advance.need.len(), last_sync].iter().any(|len| *len > HASHES_MAX) {
+        if [advance.heads.len(), advance.need.len(), last_sync].iter().any(|len| *len > HASHES_MAX)
+        {
             return Err(out_of_bounds());
         }
         let have = advance.have.as_ref().map(|have| {
@@ -174,6 +181,11 @@ impl Document {
             version: MessageVersion::V1,
         };
         exchange.idle_rounds = if brings_news { 0 } else { exchange.idle_rounds + 1 };
+        exchange.asks = false;
+        if advance.asks {
+            exchange.state.have_responded = false;
+            exchange.said = None;
+        }
         let told = exchange.state.last_sent_heads.clone();
         catch(|| self.inner.receive_sync_message(&mut exchange.state, message))?
             .map_err(refused("exchange"))?;
@@ -188,7 +200,9 @@ fn parse_bloom(bytes: &[u8]) -> Option<BloomFilter> {
     if !bytes.is_empty() {
         // Entries, then 10 bits for each, then 7 probes.
         let entries = bytes.iter().position(|byte| byte & 0x80 == 0)?;
-        if bytes[..=entries].iter().all(|byte| byte & 0x7f == 0) || bytes.get(entries + 1..entries + 3)? != [10, 7] {
+        if bytes[..=entries].iter().all(|byte| byte & 0x7f == 0)
+            || bytes.get(entries + 1..entries + 3)? != [10, 7]
+        {
             return None;
         }
     }

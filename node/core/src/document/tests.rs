@@ -43,7 +43,8 @@ fn skeletons_never_change() {
         settings 8c424dbb142d64d8f1c859120d19757c3e8d0b674225214f958d308841561032
         note e30969ede1e9b34706a7c45d53cc6819ae2f55bc440d9ada693f67810651dabb
         timer 50898fa9b9bd0b10afae83a7296c2bf078e0ca842cf0c9a20d046f1f2e8e36d1
-        run 6a2c3b741a10fab641adc48921384fc4ad03d365440c4e4d40a6a4d25da1cedb"#]].assert_eq(&hashes.join("\n"));
+        run 6a2c3b741a10fab641adc48921384fc4ad03d365440c4e4d40a6a4d25da1cedb"#]]
+    .assert_eq(&hashes.join("\n"));
 }
 
 #[test]
@@ -106,8 +107,7 @@ fn loads_what_was_saved() {
     let saved = document.save().unwrap();
     let change = document.edit(&text(&[("b", "y")]), time(2)).unwrap().unwrap();
     let change = parse(change.bytes()).unwrap();
-    let loaded =
-        Document::load(&DocumentKind::NOTE, actor(2), Some(&saved), vec![change]).unwrap();
+    let loaded = Document::load(&DocumentKind::NOTE, actor(2), Some(&saved), vec![change]).unwrap();
     assert_eq!(loaded.content().unwrap(), document.content().unwrap());
     assert_eq!(loaded.heads(), document.heads());
     assert!(Document::load(&DocumentKind::RUN, actor(2), Some(&saved), vec![]).is_err());

@@ -15,10 +15,10 @@ use weft_protocol::{
 use weft_trust::state::{Device, Standing};
 
 use super::{
-    Batch, After, Context, Dispatch, Env, Named, Node, Requester, Task, audit, device_named, draw,
-    runs,
+    After, Batch, Dispatch, Env, Named, Node, Requester, Task, audit, device_named, draw, runs,
 };
 use crate::{
+    Context,
     door::{
         AgentView, AuditView, Command, DeviceView, DocumentView, DoorId, Explanation, Reply,
         RunView, Status, TimerView, Verification,
@@ -79,14 +79,17 @@ impl Node {
             }
             Command::Runs => self.run_views(context).map(Reply::Runs),
             Command::Run { prefix } => self.run(&prefix, context),
-            Command::Documents { kind, query, limit } => self.documents(&kind, &query, limit, context),
+            Command::Documents { kind, query, limit } => {
+                self.documents(&kind, &query, limit, context)
+            }
             Command::Timers => Ok(Reply::Timers(self.timer_views())),
             Command::Invite { role, confirmed_by_itself } => {
                 if self.membership.role() == Some(Role::Admin) {
                     self.invitations.open(door, role, confirmed_by_itself, &mut self.rng);
                     return;
                 }
-                let why = "only an admin device may invite; do it on one, or have this one made an admin";
+                let why =
+                    "only an admin device may invite; do it on one, or have this one made an admin";
                 Err((Refusal::Denied, why.to_owned()))
             }
             Command::Confirm { yes, role: _ } => {
@@ -228,13 +231,14 @@ impl Node {
             .steps
             .iter()
             .map(|step| {
-                let literals = step.arguments.iter().filter_map(|(name, argument)| match argument {
-                    weft_protocol::graph::Argument::Literal(value) => {
-                        Some((name.clone(), value.clone()))
-                    }
-                    weft_protocol::graph::Argument::Output(_)
-                    | weft_protocol::graph::Argument::Path(_) => None,
-                });
+                let literals =
+                    step.arguments.iter().filter_map(|(name, argument)| match argument {
+                        weft_protocol::graph::Argument::Literal(value) => {
+                            Some((name.clone(), value.clone()))
+                        }
+                        weft_protocol::graph::Argument::Output(_)
+                        | weft_protocol::graph::Argument::Path(_) => None,
+                    });
                 let task = Task {
                     run,
                     step: step.index.into(),
@@ -267,9 +271,7 @@ impl Node {
     }
 
     fn run_views(&mut self, context: Context<'_>) -> Result<Vec<RunView>, (Refusal, String)> {
-        let entries = self
-            .replica
-            .list(&DocumentKind::RUN, "", DOCUMENTS_MAX, context.rows);
+        let entries = self.replica.list(&DocumentKind::RUN, "", DOCUMENTS_MAX, context.rows);
         let mut views: Vec<RunView> = entries
             .iter()
             .filter_map(|entry| runs::view(entry.id, &entry.content, |device| self.name(device)))
@@ -303,9 +305,7 @@ impl Node {
         let kind = kind
             .parse()
             .map_err(|_| (Refusal::Invalid, format!("{kind:?} is no kind of document")))?;
-        let entries = self
-            .replica
-            .list(&kind, query, limit.min(DOCUMENTS_MAX), context.rows);
+        let entries = self.replica.list(&kind, query, limit.min(DOCUMENTS_MAX), context.rows);
         let views = entries.into_iter().map(|entry| DocumentView {
             id: entry.id,
             content: entry.content,
@@ -396,8 +396,7 @@ fn audit_views(
     rows.into_iter()
         .map(|(at, bytes)| {
             let unreadable = |error: codec::DecodeError| failed(format!("record {at}: {error}"));
-            let signed: Signed =
-                codec::decode(&bytes, RECORD_BYTES_MAX * 2).map_err(unreadable)?;
+            let signed: Signed = codec::decode(&bytes, RECORD_BYTES_MAX * 2).map_err(unreadable)?;
             let record: Record =
                 codec::decode(&signed.bytes, RECORD_BYTES_MAX).map_err(unreadable)?;
             Ok(AuditView { digest: signed.digest(), record })

@@ -143,8 +143,10 @@ impl Index {
         let mut index = Self { entries: BTreeMap::new(), total: Sum::default() };
         for (item, value) in rows.scan(Table::Index, &[])? {
             let Item::Named(name) = item else { continue };
-            let key = DocumentKey::from_bytes(&name)
-                .ok_or_else(|| ReadError { table: Table::Index, why: "a name that is no key".to_owned() })?;
+            let key = DocumentKey::from_bytes(&name).ok_or_else(|| ReadError {
+                table: Table::Index,
+                why: "a name that is no key".to_owned(),
+            })?;
             index.insert(key, decode(&value)?);
         }
         Ok(index)
@@ -269,11 +271,7 @@ fn fingerprint<'a>(sums: impl Iterator<Item = &'a Sum>) -> Fingerprint {
 }
 
 /// Questions about about equally many entries each.
-fn split(
-    entries: &[(&DocumentKey, &(Entry, Sum))],
-    from: KeyPrefix,
-    to: KeyPrefix,
-) -> Vec<Range> {
+fn split(entries: &[(&DocumentKey, &(Entry, Sum))], from: KeyPrefix, to: KeyPrefix) -> Vec<Range> {
     let parts = (entries.len() / 4).clamp(2, PARTS_MAX);
     let mut ranges = Vec::new();
     let mut lower = from;
@@ -300,9 +298,9 @@ fn differing(
     let mut chunks = start.chunks(DIFFERING_MAX).peekable();
     loop {
         let chunk = chunks.next().unwrap_or_default();
-        let upper = chunks.peek().map_or_else(|| to.clone(), |next| {
-            between(&chunk[chunk.len() - 1].0, &next[0].0)
-        });
+        let upper = chunks
+            .peek()
+            .map_or_else(|| to.clone(), |next| between(&chunk[chunk.len() - 1].0, &next[0].0));
         let keys = chunk.iter().map(|(key, ..)| *key).collect();
         ranges.push(Range { from: lower, to: upper.clone(), summary: Summary::Differ(keys) });
         lower = upper;

@@ -75,12 +75,14 @@ impl Name {
     }
 }
 
+/// What one peer has parked, in order, and the bytes of it.
+type Account = (BTreeMap<u64, (DocumentKey, Name, usize)>, usize);
+
 /// What is parked, of all documents.
 #[derive(Default, Debug)]
 pub(super) struct Parking {
     lots: BTreeMap<DocumentKey, Lot>,
-    /// Of each peer: what it has parked in order, and the bytes of it.
-    peers: BTreeMap<DeviceId, (BTreeMap<u64, (DocumentKey, Name, usize)>, usize)>,
+    peers: BTreeMap<DeviceId, Account>,
     order: u64,
     dropped: u64,
 }
@@ -102,7 +104,13 @@ impl Parking {
                     let mut budget = PARKED_BYTES_MAX;
                     let change = Change::parse(&chunk.0, &mut budget)
                         .map_err(|error| damaged(error.to_string()))?;
-                    parking.put_change(key, &parked.kind, change, (parked.peer, parked.order), &mut writes);
+                    parking.put_change(
+                        key,
+                        &parked.kind,
+                        change,
+                        (parked.peer, parked.order),
+                        &mut writes,
+                    );
                 }
                 What::Vouch(signed) => {
                     let vouch = codec::decode(&signed.bytes, signed.bytes.len())
@@ -165,7 +173,8 @@ impl Parking {
         peer: DeviceId,
         writes: &mut Vec<Write>,
     ) {
-        let parked = self.lots.get(&key).is_some_and(|lot| lot.changes.contains_key(&change.hash()));
+        let parked =
+            self.lots.get(&key).is_some_and(|lot| lot.changes.contains_key(&change.hash()));
         if parked || change.bytes().len() > PARKED_BYTES_MAX {
             return;
         }
@@ -297,7 +306,11 @@ impl Parking {
     /// Takes out all of a document.
     pub(super) fn clear(&mut self, key: &DocumentKey, writes: &mut Vec<Write>) {
         let Some(lot) = self.lots.get(key) else { return };
-        let names: Vec<_> = lot.changes.keys().copied().map(Name::Change)
+        let names: Vec<_> = lot
+            .changes
+            .keys()
+            .copied()
+            .map(Name::Change)
             .chain(lot.vouches.keys().copied().map(Name::Vouch))
             .collect();
         for name in names {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use weft_protocol::{
-    document::{DocumentKey, DocumentKind},
+    codec,
+    document::{Clock, DocumentKey, DocumentKind},
     id::Digest,
     signed::Signed,
     sync::{
@@ -12,6 +13,7 @@ use weft_protocol::{
     },
 };
 
+use super::index::Entry;
 use crate::document::{Change, Exchange};
 
 /// How many documents a session works on at a time of its own accord. Each is loaded when it is
@@ -80,6 +82,7 @@ pub(super) struct Session {
     pub(super) synced: Option<Fingerprint>,
     pub(super) ranges: Vec<Range>,
     tombstones: Vec<Signed>,
+    gone: BTreeSet<DocumentKey>,
     documents: Vec<DocumentMessage>,
     rest: BTreeSet<DocumentKey>,
 }
@@ -101,6 +104,7 @@ impl Session {
             synced: None,
             ranges: Vec::new(),
             tombstones: Vec::new(),
+            gone: BTreeSet::new(),
             documents: Vec::new(),
             rest: BTreeSet::new(),
         }
@@ -108,11 +112,12 @@ impl Session {
 
     /// Takes a range of the peer's as an answer. False if nothing was asked about it.
     pub(super) fn resolve(&mut self, range: &Range) -> bool {
-        let ends_within = |to: &KeyPrefix| {
-            to.0.is_empty() || (!range.to.0.is_empty() && range.to <= *to)
-        };
+        let ends_within =
+            |to: &KeyPrefix| to.0.is_empty() || (!range.to.0.is_empty() && range.to <= *to);
         let found = self.unresolved.iter().position(|(from, to)| {
-            *from == range.from && ends_within(to) && (range.to.0.is_empty() || range.from < range.to)
+            *from == range.from
+                && ends_within(to)
+                && (range.to.0.is_empty() || range.from < range.to)
         });
         let Some(at) = found else { return false };
         if self.unresolved[at].1 == range.to {
@@ -169,9 +174,13 @@ impl Session {
         message: DocumentMessage,
     ) -> Result<Option<Assembled>, crate::document::ChunkError> {
         let key = message.key;
-        let mut partial = self.partial.take().filter(|partial| partial.key == key).unwrap_or(
-            Partial { key, changes: vec![], vouches: vec![], budget: ASSEMBLED_BYTES_MAX },
-        );
+        let mut partial =
+            self.partial.take().filter(|partial| partial.key == key).unwrap_or(Partial {
+                key,
+                changes: vec![],
+                vouches: vec![],
+                budget: ASSEMBLED_BYTES_MAX,
+            });
         for chunk in &message.changes {
             partial.changes.push(Change::parse(&chunk.0, &mut partial.budget)?);
         }
@@ -216,16 +225,28 @@ impl Session {
         message
     }
 
-    /// Sends tombstones unless the peer knows of what they bury.
-    pub(super) fn say_graves(&mut self, key: &DocumentKey, buried: Digest, graves: &[Signed]) {
-        if !graves.is_empty() && self.graves_told.insert(*key, buried) != Some(buried) {
-            self.tombstones.extend(graves.iter().cloned());
+    /// Sends a document's tombstones unless the peer knows of what they bury.
+    pub(super) fn say_graves(&mut self, key: &DocumentKey, entry: &Entry) {
+        let buried = Digest::of(&codec::encode(&entry.state.buried));
+        if !entry.graves.is_empty() && self.graves_told.insert(*key, buried) != Some(buried) {
+            self.tombstones.extend(entry.graves.iter().cloned());
+            if entry.state.is_deleted() {
+                self.gone.insert(*key);
+            }
+        }
+    }
+
+    /// Sends a document's tombstones, and that nothing is left of it here, though the peer may know.
+    pub(super) fn say_gone(&mut self, key: &DocumentKey, entry: &Entry) {
+        if !self.gone.contains(key) {
+            self.graves_told.remove(key);
+            self.say_graves(key, entry);
         }
     }
 
     /// Notes what the peer itself said is buried.
-    pub(super) fn graves_heard(&mut self, key: DocumentKey, buried: Digest) {
-        self.graves_told.insert(key, buried);
+    pub(super) fn graves_heard(&mut self, key: DocumentKey, buried: &Clock) {
+        self.graves_told.insert(key, Digest::of(&codec::encode(buried)));
     }
 
     /// Sends a message about a document, in as many parts as it needs.
@@ -291,9 +312,15 @@ impl Session {
             .into_iter()
             .partition(|range| matches!(range.summary, Summary::Check(_)));
         let tombstones = std::mem::take(&mut self.tombstones);
+        let gone: Vec<_> = std::mem::take(&mut self.gone).into_iter().collect();
         let rest: Vec<_> = std::mem::take(&mut self.rest).into_iter().collect();
         pack(ranges, range_bytes, SyncMessage::Ranges, &mut messages);
-        pack(tombstones, |signed| 128 + signed.bytes.len(), SyncMessage::Tombstones, &mut messages);
+        let buries = |tombstones| SyncMessage::Tombstones { tombstones, gone: Vec::new() };
+        pack(tombstones, |signed| 128 + signed.bytes.len(), buries, &mut messages);
+        // Those of which nothing is left are named with the last tombstones.
+        if let Some(SyncMessage::Tombstones { gone: named, .. }) = messages.last_mut() {
+            *named = gone;
+        }
         pack(std::mem::take(&mut self.documents), bytes, SyncMessage::Documents, &mut messages);
         pack(rest, |_| 24, SyncMessage::Rest, &mut messages);
         pack(checks, range_bytes, SyncMessage::Ranges, &mut messages);
@@ -314,7 +341,8 @@ fn range_bytes(range: &Range) -> usize {
 
 fn bytes(message: &DocumentMessage) -> usize {
     let advance = message.advance.as_ref().map_or(0, |advance| {
-        let have = advance.have.as_ref().map_or(0, |have| have.bloom.len() + have.last_sync.len() * 36);
+        let have =
+            advance.have.as_ref().map_or(0, |have| have.bloom.len() + have.last_sync.len() * 36);
         have + (advance.heads.len() + advance.need.len()) * 36
     });
     let changes: usize = message.changes.iter().map(|chunk| chunk.0.len() + 8).sum();

@@ -106,8 +106,7 @@ impl Node {
         self.writing.clear();
         self.synced.clear();
         let start = StartNonce([self.starts; 16]);
-        self.replica =
-            Replica::new(self.signing.clone(), &fabric(), start, &self.rows).unwrap();
+        self.replica = Replica::new(self.signing.clone(), &fabric(), start, &self.rows).unwrap();
     }
 
     fn with<T>(&mut self, call: impl FnOnce(&mut Replica, &Context<'_>) -> T) -> T {
@@ -270,7 +269,7 @@ impl Fabric {
     fn settle(&mut self) {
         self.collect();
         for round in 0.. {
-            assert!(round < 20_000, "it comes to rest");
+            assert!(round < 2_000, "it comes to rest");
             let mut moved = false;
             for at in 0..self.nodes.len() {
                 while self.persist_one(at) {
@@ -412,6 +411,11 @@ fn faults(seed: u64) -> (blake3::Hash, usize) {
     fabric.settle();
     fabric.assert_equal(&format!("seed {seed}"));
     for node in &fabric.nodes {
+        let under_way: Vec<_> =
+            node.replica.sessions.values().filter(|session| !session.is_idle()).collect();
+        assert!(under_way.is_empty(), "seed {seed}: {under_way:#?}");
+    }
+    for node in &fabric.nodes {
         assert!(node.aside.is_empty(), "seed {seed}");
         assert_eq!(node.replica.counts().refused, 0, "seed {seed}");
         assert_eq!(node.replica.counts().parked, 0, "seed {seed}");
@@ -428,7 +432,7 @@ fn faults(seed: u64) -> (blake3::Hash, usize) {
 
 #[test]
 fn replicas_converge_whatever_was_lost() {
-    for seed in 0..250 {
+    for seed in 0..200 {
         faults(seed);
     }
 }
@@ -530,7 +534,8 @@ fn edits_say_why_they_are_not_made() {
     let odd = Edit::Create { id: note(3), kind: DocumentKind::REGISTRY, content };
     is(odd, EditError::Singleton(note(3)), node);
     // Bytes that do not deflate.
-    let noise: Vec<u8> = (0..40_000u32).flat_map(|n| *blake3::hash(&n.to_be_bytes()).as_bytes()).collect();
+    let noise: Vec<u8> =
+        (0..40_000u32).flat_map(|n| *blake3::hash(&n.to_be_bytes()).as_bytes()).collect();
     let large = Edit::Update { id: note(1), content: Value::map([("blob", Value::Bytes(noise))]) };
     is(large, EditError::TooLarge(note(1)), node);
     let own = update(1, "@kind", "registry");
@@ -552,7 +557,9 @@ fn a_deletion_reaches_whoever_was_away() {
     fabric.open(1, 2);
     fabric.settle();
     assert_eq!(fabric.nodes[2].content(1), None);
-    assert!(fabric.nodes[2].replica.list(&DocumentKind::NOTE, "", 9, &fabric.nodes[2].rows).len() == 1);
+    assert!(
+        fabric.nodes[2].replica.list(&DocumentKind::NOTE, "", 9, &fabric.nodes[2].rows).len() == 1
+    );
     fabric.open_all();
     fabric.settle();
     fabric.assert_equal("after the deletion");
@@ -584,6 +591,23 @@ fn a_concurrent_edit_brings_a_document_back() {
     let listed = node.replica.list(&DocumentKind::NOTE, "", 9, &node.rows);
     assert!(listed[0].revived);
     assert_eq!(listed[0].content, fields(&[("text", "milk"), ("more", "and eggs")]));
+}
+
+/// Its author has none of its own buried changes any more, and does not give their numbers again.
+#[test]
+fn a_document_that_came_back_is_edited_by_who_deleted_it() {
+    let mut fabric = Fabric::new(2);
+    fabric.open(0, 1);
+    fabric.edit(0, vec![create(1, "milk")]);
+    fabric.close(0, 1);
+    fabric.edit(1, vec![create(2, "eggs"), update(1, "more", "and eggs")]);
+    fabric.edit(0, vec![update(1, "text", "cream"), Edit::Delete { id: note(1) }]);
+    fabric.open(0, 1);
+    fabric.settle();
+    fabric.edit(0, vec![update(1, "last", "after all")]);
+    fabric.assert_equal("after the edit");
+    let expected = fields(&[("text", "milk"), ("more", "and eggs"), ("last", "after all")]);
+    assert_eq!(fabric.nodes[1].content(1), Some(expected));
 }
 
 #[test]
@@ -659,7 +683,8 @@ fn forge(message: &mut SyncMessage, change: impl Fn(&mut Vouch), key: &SigningKe
 fn forged_vouches_are_refused() {
     let author = SigningKey::from_bytes(&[1; 32]);
     let other = SigningKey::from_bytes(&[2; 32]);
-    let cases: [(&str, Box<dyn Fn(&mut SyncMessage)>); 4] = [
+    type Tamper = Box<dyn Fn(&mut SyncMessage)>;
+    let cases: [(&str, Tamper); 4] = [
         ("a member vouches for another's", Box::new(|message| forge(message, |_| {}, &other))),
         (
             "a number that is not the change's",
@@ -728,8 +753,7 @@ fn a_peer_cannot_park_without_end() {
             .flat_map(|n| *blake3::hash(&(n + round * 1_000_000).to_be_bytes()).as_bytes())
             .collect();
         let content = Value::map([("text", text.into()), ("noise", Value::Bytes(noise))]);
-        let edit =
-            Edit::Create { id: note(u64::from(round)), kind: DocumentKind::NOTE, content };
+        let edit = Edit::Create { id: note(u64::from(round)), kind: DocumentKind::NOTE, content };
         fabric.edit(0, vec![edit]);
     }
     fabric.open(0, 1);
@@ -819,9 +843,8 @@ fn what_a_hostile_peer_sends_harms_nobody_else() {
     let hostile = fabric.nodes[2].me;
     let key = DocumentKey::first(note(1));
     let heads = fabric.nodes[0].replica.heads(&note(1));
-    let have = |bloom: &[u8]| {
-        Some(weft_protocol::sync::Have { last_sync: vec![], bloom: bloom.to_vec() })
-    };
+    let have =
+        |bloom: &[u8]| Some(weft_protocol::sync::Have { last_sync: vec![], bloom: bloom.to_vec() });
     let message = |changes: Vec<Vec<u8>>, bloom: &[u8]| {
         SyncMessage::Documents(vec![DocumentMessage {
             key,
@@ -832,6 +855,7 @@ fn what_a_hostile_peer_sends_harms_nobody_else() {
                 heads: heads.clone(),
                 need: vec![ChangeHash([9; 32])],
                 have: have(bloom),
+                asks: false,
             }),
         }])
     };
@@ -851,11 +875,10 @@ fn what_a_hostile_peer_sends_harms_nobody_else() {
         message(vec![], &[1, 10, 0x80, 0x80, 0x80, 0x80, 8, 0xff, 0xff]),
         of_another_kind,
         SyncMessage::Ranges(vec![range]),
-        SyncMessage::Tombstones(vec![Signed::new(
-            Domain::Vouch,
-            &7u64,
-            &SigningKey::from_bytes(&[3; 32]),
-        )]),
+        SyncMessage::Tombstones {
+            tombstones: vec![Signed::new(Domain::Vouch, &7u64, &SigningKey::from_bytes(&[3; 32]))],
+            gone: vec![key],
+        },
     ];
     for (at, message) in refused.into_iter().enumerate() {
         fabric.nodes[0].handle(Input::Message(hostile, message));
@@ -911,10 +934,10 @@ fn mutated_messages_never_panic() {
     assert!(handled > 500, "{handled}");
 }
 
-/// A node with 10,000 notes.
-fn large(number: u8) -> Node {
+/// A node with a hundred times so many notes.
+fn large(number: u8, hundreds: u64) -> Node {
     let mut node = Node::new(0, MemoryRows::default());
-    for chunk in 0..100 {
+    for chunk in 0..hundreds {
         let notes = (0..100).map(|n| create(chunk * 100 + n, "a sentence of a few words"));
         node.edit(notes.collect()).unwrap();
         node.persist_one();
@@ -924,7 +947,7 @@ fn large(number: u8) -> Node {
 
 #[test]
 fn ten_thousand_equal_notes_cost_a_few_hundred_bytes() {
-    let one = large(0);
+    let one = large(0, 100);
     let other = Node::new(1, one.rows.clone());
     let mut fabric = Fabric::over(vec![one, other]);
     fabric.open(0, 1);
@@ -940,7 +963,7 @@ fn ten_thousand_equal_notes_cost_a_few_hundred_bytes() {
 
 #[test]
 fn a_hundred_changes_on_each_side_of_ten_thousand_meet() {
-    let one = large(0);
+    let one = large(0, 100);
     let other = Node::new(1, one.rows.clone());
     let mut fabric = Fabric::over(vec![one, other]);
     fabric.restart(0);
@@ -961,16 +984,16 @@ fn a_hundred_changes_on_each_side_of_ten_thousand_meet() {
         "100 + 100 of 10,000: {} bytes ({} of them ranges), {} messages",
         fabric.bytes, fabric.range_bytes, fabric.messages
     );
-    assert!(fabric.bytes < 250_000, "{} bytes", fabric.bytes);
+    assert!(fabric.bytes < 300_000, "{} bytes", fabric.bytes);
 }
 
 #[test]
-fn an_empty_device_gets_ten_thousand_notes_in_few_batches() {
-    let mut fabric = Fabric::over(vec![large(0), Node::new(1, MemoryRows::default())]);
+fn an_empty_device_gets_many_notes_in_few_batches() {
+    let mut fabric = Fabric::over(vec![large(0, 20), Node::new(1, MemoryRows::default())]);
     fabric.open(0, 1);
     fabric.settle();
     assert_eq!(fabric.nodes[0].replica.fingerprint(), fabric.nodes[1].replica.fingerprint());
-    assert_eq!(fabric.nodes[1].replica.len(), 10_000);
-    println!("10,000 to an empty device: {} bytes, {} messages", fabric.bytes, fabric.messages);
-    assert!(fabric.messages < 1_000, "{} messages", fabric.messages);
+    assert_eq!(fabric.nodes[1].replica.len(), 2_000);
+    println!("2,000 to an empty device: {} bytes, {} messages", fabric.bytes, fabric.messages);
+    assert!(fabric.messages < 100, "{} messages", fabric.messages);
 }

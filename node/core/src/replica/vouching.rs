@@ -138,7 +138,8 @@ pub(super) fn load(key: &DocumentKey, rows: &dyn Rows) -> Result<Vouches, ReadEr
 
 /// Reads a stored vouch.
 pub(super) fn decode(value: &[u8]) -> Result<(Vouch, Signed), ReadError> {
-    let damaged = |error: codec::DecodeError| ReadError { table: Table::Vouch, why: error.to_string() };
+    let damaged =
+        |error: codec::DecodeError| ReadError { table: Table::Vouch, why: error.to_string() };
     let signed: Signed = codec::decode(value, 2 * VOUCH_BYTES_MAX).map_err(damaged)?;
     let vouch = codec::decode(&signed.bytes, VOUCH_BYTES_MAX).map_err(damaged)?;
     Ok((vouch, signed))

@@ -85,9 +85,17 @@ Examples:
     Init(InitArguments),
 
     /// Runs this device's node, until it is stopped
+    #[command(after_help = "\
+Examples:
+  weft up
+  weft --home /tmp/second up")]
     Up,
 
     /// Shows this node and how it fares
+    #[command(after_help = "\
+Examples:
+  weft status
+  weft status --json")]
     Status,
 
     /// Shows who belongs, or puts a device out
@@ -115,36 +123,66 @@ Examples:
     Do(DoArguments),
 
     /// Shows runs, or stops one
+    #[command(after_help = "\
+Examples:
+  weft run list
+  weft run show
+  weft run cancel mj5nhbzy")]
     Run {
         #[command(subcommand)]
         action: RunAction,
     },
 
     /// Shows what the fabric can do, and what to say for it
+    #[command(after_help = "\
+Examples:
+  weft agents
+  weft agents --json")]
     Agents,
 
     /// Shows notes
+    #[command(after_help = "\
+Examples:
+  weft notes
+  weft notes search the garden")]
     Notes {
         #[command(subcommand)]
         action: Option<NoteAction>,
     },
 
     /// Shows timers that have not fired
+    #[command(after_help = "\
+Examples:
+  weft timers
+  weft timers --json")]
     Timers,
 
     /// Shows or checks the signed record of what this device did and refused
+    #[command(after_help = "\
+Examples:
+  weft audit list --limit 10
+  weft audit verify")]
     Audit {
         #[command(subcommand)]
         action: AuditAction,
     },
 
     /// Explains or tests the rules
+    #[command(after_help = "\
+Examples:
+  weft policy check note that the plumber comes on friday
+  weft policy test")]
     Policy {
         #[command(subcommand)]
         action: PolicyAction,
     },
 
     /// Gets or shows this device's language model
+    #[command(after_help = "\
+Examples:
+  weft model get
+  weft model get --from SmolLM2-135M-Instruct.Q4_1.gguf
+  weft model status")]
     Model {
         #[command(subcommand)]
         action: ModelAction,
@@ -168,6 +206,10 @@ Examples:
     Join(JoinArguments),
 
     /// Shows what happens, as it happens
+    #[command(after_help = "\
+Examples:
+  weft events
+  weft events --json")]
     Events,
 }
 

@@ -76,8 +76,10 @@ fn row(record: &Value) -> [String; 4] {
 fn show_verification(terminal: &Terminal, found: &Value) -> Result<(), CommandError> {
     if found["ok"] == true {
         let mark = terminal.styled(Style::Green, "ok");
-        terminal
-            .data(&format!("{mark}: {} records, each as it was written", text(found, "records")))?;
+        terminal.data(&format!(
+            "{mark}: {} checked, each record as it was written",
+            text(found, "records")
+        ))?;
     } else {
         let fault = &found["fault"];
         let mark = terminal.styled(Style::Red, "fault");

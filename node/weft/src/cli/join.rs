@@ -37,6 +37,7 @@ pub(super) fn run(session: &Session, arguments: JoinArguments) -> Done {
         ticket: read_ticket(&arguments.ticket)?,
         name: init::name(arguments.name)?,
         kind: arguments.kind,
+        unasked: arguments.yes,
     };
     let is_yes = arguments.yes;
     let outcome = join::run(&Home::new(&session.home), request, move |met: &Met| {

@@ -35,10 +35,8 @@ pub(super) fn get(session: &Session, arguments: ModelGetArguments) -> Done {
         Ok(Got::Already(path)) => (path, false),
         Ok(Got::From(path, _)) => (path, true),
         Err(error) => {
-            let kind = match error {
-                GetError::Nowhere { .. } => ErrorKind::Failed,
-                _ => ErrorKind::Other,
-            };
+            let is_nowhere = matches!(error, GetError::Nowhere { .. });
+            let kind = if is_nowhere { ErrorKind::Failed } else { ErrorKind::Other };
             return Err(CommandError::failed(&error).of_kind(kind));
         }
     };

@@ -24,12 +24,16 @@ pub(super) fn draw(text: &str, is_colourful: bool) -> Option<String> {
     };
     let mut drawn = String::new();
     for y in (0..size).step_by(2) {
+        let mut last = None;
         for x in 0..size {
             let (top, bottom) = (is_dark(y, x), is_dark(y + 1, x));
             if is_colourful {
                 let colour = |dark| if dark { DARK } else { LIGHT };
-                // Writing to memory does not fail.
-                write!(drawn, "\x1b[38;5;{};48;5;{}m▀", colour(top), colour(bottom)).ok();
+                if last.replace((top, bottom)) != Some((top, bottom)) {
+                    // Writing to memory does not fail.
+                    write!(drawn, "\x1b[38;5;{};48;5;{}m", colour(top), colour(bottom)).ok();
+                }
+                drawn.push('▀');
             } else {
                 drawn.push(match (top, bottom) {
                     (false, false) => '█',
@@ -59,13 +63,14 @@ mod tests {
                     .map(|c| (matches!(c, '▄' | ' '), matches!(c, '▀' | ' ')))
                     .collect();
             }
-            line.split('▀')
-                .filter_map(|part| part.strip_prefix("\x1b[38;5;")?.strip_suffix('m'))
-                .map(|colours| {
-                    let (top, bottom) = colours.split_once(";48;5;").expect("two colours");
-                    (top == "16", bottom == "16")
-                })
-                .collect()
+            let mut pixels = Vec::new();
+            for part in line.split("\x1b[").filter(|part| part.contains('▀')) {
+                let (colours, halves) = part.split_once('m').expect("a colour ends");
+                let colours: Vec<_> = colours.split(';').collect();
+                let dark = |at: usize| colours[at] == "16";
+                pixels.extend(halves.chars().map(|_| (dark(2), dark(5))));
+            }
+            pixels
         };
         let lines = drawn.lines().map(halves);
         lines

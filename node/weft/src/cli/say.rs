@@ -16,6 +16,7 @@ use tokio::{
     time::Instant,
 };
 use weft_api::{ErrorKind, FILE_BYTES_MAX, Say};
+use weft_protocol::host_call::Refusal;
 
 use super::{
     Session,
@@ -174,10 +175,12 @@ fn from_home(said: &str) -> PathBuf {
 
 fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CommandError> {
     let unreadable = |error: std::io::Error| {
-        let kind = match error.kind() {
-            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-            std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
-            _ => ErrorKind::Other,
+        let kind = if error.kind() == std::io::ErrorKind::NotFound {
+            ErrorKind::NotFound
+        } else if error.kind() == std::io::ErrorKind::PermissionDenied {
+            ErrorKind::Denied
+        } else {
+            ErrorKind::Other
         };
         CommandError::new(kind, format!("failed to read {}: {error}", path.display()))
     };
@@ -312,7 +315,7 @@ fn placement(terminal: &Terminal, placed: &Value) -> String {
     let chosen = items(&placed["candidates"]).find(|it| it["device"] == placed["device"]);
     let reason = chosen.and_then(|it| it["reasons"][0].as_str()).map(harmless);
     let device = terminal.styled_message(Style::Green, &device);
-    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     format!("{}  {} on {device}{reason}", text(placed, "step"), text(placed, "capability"))
 }
 
@@ -328,10 +331,11 @@ fn step_failure(ended: &Value) -> Option<String> {
 }
 
 fn kind_of_refusal(word: &str) -> Option<ErrorKind> {
-    word.parse::<weft_protocol::host_call::Refusal>().ok().map(|refusal| match refusal.into() {
+    Some(match word.parse().ok()? {
+        Refusal::Denied => ErrorKind::Denied,
+        Refusal::Cancelled => ErrorKind::Cancelled,
         // In the middle of a run, an argument that makes no sense is a step that failed.
-        ErrorKind::Usage | ErrorKind::NotFound => ErrorKind::Failed,
-        kind => kind,
+        Refusal::NotFound | Refusal::Invalid | Refusal::Failed => ErrorKind::Failed,
     })
 }
 
@@ -360,7 +364,9 @@ fn finish(terminal: &Terminal, end: End) -> Done {
     } else {
         show_outputs(terminal, &event["outputs"], &streamed)?;
     }
-    if kind.is_some() {
+    if kind == Some(ErrorKind::Cancelled) {
+        terminal.note("cancelled");
+    } else if kind.is_some() {
         let why = event["failure"].as_str().map(harmless);
         terminal.error(&why.unwrap_or_else(|| format!("the run ended {state}")));
         terminal.note("weft run show says more");
@@ -376,6 +382,7 @@ fn finish(terminal: &Terminal, end: End) -> Done {
 fn show_outputs(terminal: &Terminal, outputs: &Value, streamed: &str) -> Result<(), CommandError> {
     let texts: Vec<String> = items(outputs).filter_map(|output| spoken(&output["value"])).collect();
     let whole = texts.join("\n");
+    let whole = whole.trim_end_matches('\n');
     match whole.trim_end().strip_prefix(streamed.trim_end()) {
         _ if streamed.is_empty() => {}
         Some(rest) => return terminal.data(&harmless(rest)),
@@ -385,11 +392,7 @@ fn show_outputs(terminal: &Terminal, outputs: &Value, streamed: &str) -> Result<
     if whole.is_empty() {
         return Ok(());
     }
-    if terminal.out_is_terminal() {
-        terminal.data(&harmless(&whole))
-    } else {
-        terminal.data(&whole)
-    }
+    if terminal.out_is_terminal() { terminal.data(&harmless(whole)) } else { terminal.data(whole) }
 }
 
 /// A value as a person reads it: text as it is, a map by its text, a list line by line.
@@ -409,6 +412,16 @@ fn spoken(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
+    use tokio::sync::mpsc;
+    use weft_api::{Door, DoorInput, DoorMessage, PlanView, Request};
+    use weft_core::door::{Event, Reply};
+    use weft_protocol::{
+        graph::{Argument, Plan, Route, Step, StepIndex},
+        id::RunId,
+        manifest::EffectClass,
+        run::{Failure, Outcome, RunState},
+        value::Value as Output,
+    };
 
     use super::*;
 
@@ -472,6 +485,100 @@ mod tests {
         let error = not_understood(&json!({"steps": [], "nearest": ["note that …"]}));
         assert_eq!(error.kind(), ErrorKind::NotUnderstood);
         assert!(format!("{error:?}").contains("note that …"), "{error:?}");
+    }
+
+    /// Says words to a node that answers as `run` does, and gives the exit and how often it was asked
+    /// to do something.
+    async fn said(words: &str, plan: Plan, run: Vec<DoorMessage>) -> (Done, usize) {
+        let home = tempfile::tempdir().unwrap();
+        let (inputs, mut doors) = mpsc::channel(8);
+        let serving = tokio::spawn(weft_api::serve(Door::open(home.path()).unwrap(), inputs));
+        let node = tokio::spawn(async move {
+            let mut runs = 0;
+            while let Some(input) = doors.recv().await {
+                let DoorInput::Asked { request: Request::Say(say), answers, .. } = input else {
+                    return runs;
+                };
+                let view = PlanView { plan: plan.clone(), explanations: vec![], nearest: vec![] };
+                let messages =
+                    if say.plan_only { vec![DoorMessage::Plan(view)] } else { run.clone() };
+                runs += usize::from(!say.plan_only);
+                for message in messages {
+                    answers.send(message).await.unwrap();
+                }
+            }
+            runs
+        });
+        let session = Session { home: home.path().into(), terminal: Terminal::new(false, 0) };
+        let words = words.split(' ').map(String::from).collect();
+        let done = super::run(&session, &DoArguments { words, plan: false, now: None }).await;
+        serving.abort();
+        (done, node.await.unwrap())
+    }
+
+    fn one_step(argument: Argument) -> Plan {
+        let step = Step {
+            index: StepIndex(1),
+            capability: "docs.read".parse().unwrap(),
+            arguments: [("path".to_owned(), argument)].into(),
+            device: None,
+            after: [].into(),
+            effect: EffectClass::ReadOnly,
+            may_call: vec![],
+        };
+        Plan::new(Route::Phrases, vec![step]).unwrap()
+    }
+
+    fn ending(state: RunState, outcome: Outcome) -> Vec<DoorMessage> {
+        let run = RunId::from_bytes([1; 16]);
+        let capability = "docs.read".parse().unwrap();
+        let ended = Event::StepEnded { run, step: StepIndex(1).into(), capability, outcome };
+        let outputs = vec![];
+        vec![
+            DoorMessage::Reply(Reply::RunStarted { run }),
+            DoorMessage::Event(ended),
+            DoorMessage::Event(Event::RunEnded {
+                run,
+                state,
+                outputs,
+                failure: None,
+                also_on: vec![],
+            }),
+        ]
+    }
+
+    #[tokio::test]
+    async fn a_run_exits_as_it_ended() {
+        let plan = one_step(Argument::Literal(Output::Null));
+        let value = Outcome::Value { value: Output::Null, labels: [].into() };
+        let failed = |refusal| Outcome::Failed(Failure { refusal, reason: "no".into() });
+        for (state, outcome, expected) in [
+            (RunState::Done, value.clone(), None),
+            (RunState::Failed, failed(Refusal::Denied), Some(ErrorKind::Denied)),
+            (RunState::Failed, failed(Refusal::Failed), Some(ErrorKind::Failed)),
+            (RunState::Uncertain, Outcome::Uncertain, Some(ErrorKind::Uncertain)),
+            (RunState::Cancelled, failed(Refusal::Cancelled), Some(ErrorKind::Cancelled)),
+        ] {
+            let (done, runs) = said("read it", plan.clone(), ending(state, outcome)).await;
+            assert_eq!((done.unwrap(), runs), (expected, 1), "{state}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_runs_without_a_plan_or_its_files() {
+        let (done, runs) = said("fly me to the moon", Plan::none(), vec![]).await;
+        assert_eq!((done.unwrap_err().kind(), runs), (ErrorKind::NotUnderstood, 0));
+        let plan = one_step(Argument::Path("/nowhere/report.pdf".into()));
+        let (done, runs) = said("read it", plan, vec![]).await;
+        assert_eq!((done.unwrap_err().kind(), runs), (ErrorKind::NotFound, 0));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_goes_away_in_the_middle_is_an_error() {
+        let plan = one_step(Argument::Literal(Output::Null));
+        let started = DoorMessage::Reply(Reply::RunStarted { run: RunId::from_bytes([1; 16]) });
+        let (done, runs) = said("read it", plan, vec![started]).await;
+        assert_eq!((done.unwrap_err().kind(), runs), (ErrorKind::Other, 1));
     }
 
     #[test]

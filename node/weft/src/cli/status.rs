@@ -41,8 +41,8 @@ fn facts(status: &Value) -> Vec<(String, String)> {
     fact("models", or_none(listed(&status["models"])));
     fact("addresses", or_none(listed(&status["addresses"])));
     match status["audit_head"]["position"].as_u64() {
-        Some(position) => fact("audit", format!("{} records", position + 1)),
-        None => fact("audit", "no record yet".to_owned()),
+        Some(position) => fact("audit records", (position + 1).to_string()),
+        None => fact("audit records", "none yet".to_owned()),
     }
     fact("rules", text(status, "policy").chars().take(8).collect());
     match status["keys"].as_str() {
@@ -74,7 +74,7 @@ mod tests {
         };
         let kept = said(json!({"keys": "file", "recovery": true, "audit_head": {"position": 4}}));
         assert!(kept.contains("keys: file (whoever has the disk reads all)"), "{kept}");
-        assert!(kept.contains("recovery: by the 24 words") && kept.contains("audit: 5 records"));
+        assert!(kept.contains("recovery: by the 24 words") && kept.contains("audit records: 5"));
         let bare = said(json!({"recovery": false}));
         assert!(bare.contains("no recovery: ") && !bare.contains("keys"), "{bare}");
     }

@@ -82,26 +82,23 @@ async fn run_component(
     }
 }
 
-/// The bytes among the arguments go to the agent as files, by the name of their argument.
+/// Files among the arguments go to the agent beside them: the argument keeps the file's name.
 fn split_files(arguments: Value) -> (Value, BTreeMap<String, Vec<u8>>) {
-    let Value::Map(map) = arguments else { return (arguments, BTreeMap::new()) };
+    let Value::Map(mut map) = arguments else { return (arguments, BTreeMap::new()) };
     let mut files = BTreeMap::new();
-    let map = map
-        .into_iter()
-        .map(|(name, value)| match value {
-            Value::Bytes(bytes) => {
-                files.insert(name.clone(), bytes);
-                (name.clone(), Value::Text(name))
-            }
-            Value::Null
-            | Value::Bool(_)
-            | Value::Int(_)
-            | Value::Float(_)
-            | Value::Text(_)
-            | Value::List(_)
-            | Value::Map(_) => (name, value),
-        })
-        .collect();
+    for (argument, value) in &mut map {
+        let Value::Map(fields) = value else { continue };
+        let (Some(Value::Text(name)), Some(Value::Bytes(_))) =
+            (fields.get("name"), fields.get("bytes"))
+        else {
+            continue;
+        };
+        let name = Value::Text(name.clone());
+        if let Some(Value::Bytes(bytes)) = fields.remove("bytes") {
+            files.insert(argument.clone(), bytes);
+        }
+        *value = name;
+    }
     (Value::Map(map), files)
 }
 

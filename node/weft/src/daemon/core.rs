@@ -27,7 +27,8 @@ use weft_engine::Rules;
 use weft_host::Host;
 use weft_llm::{Llm, LlmState};
 use weft_net::{NetHandle, Reach};
-use weft_protocol::presence::ModelReady;
+use weft_probe::Probe;
+use weft_protocol::{presence::ModelReady, time::Timestamp};
 use weft_store::{Batch, Store, WriteError, Writer};
 
 use super::{
@@ -39,6 +40,8 @@ use super::{
 
 /// The loop wakes at least so often, so that a wall clock that was set shows.
 const WAKE_AT_LEAST: Duration = Duration::from_secs(30);
+/// Charge moves slowly.
+const BATTERY_EVERY: Duration = Duration::from_secs(60);
 /// A model's speed is told anew when it moved by so much, in percent.
 const SPEED_MOVED_PERCENT: u64 = 20;
 
@@ -89,6 +92,8 @@ struct Core {
     reach: Reach,
     keys: Keys,
     handle: Handle,
+    probe: Probe,
+    battery_read: Timestamp,
     steps: mpsc::Sender<FromStep>,
     executions: BTreeMap<ExecutionId, AbortHandle>,
     calls: BTreeMap<(ExecutionId, CallId), Answer>,
@@ -127,6 +132,8 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
         reach,
         keys,
         handle,
+        probe: Probe::default(),
+        battery_read: Timestamp::ZERO,
         steps,
         executions: BTreeMap::new(),
         calls: BTreeMap::new(),
@@ -137,6 +144,7 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
     };
     core.carry_out().await;
     core.look_for_model().await;
+    core.read_battery().await;
     loop {
         let now = clock::now();
         let sleep = match core.node.poll_timeout(now) {
@@ -169,6 +177,9 @@ impl Core {
     }
 
     async fn on_timeout(&mut self) {
+        if clock::now().mono.since(self.battery_read) >= BATTERY_EVERY {
+            self.read_battery().await;
+        }
         let context =
             Context { now: clock::now(), rows: self.store.as_ref(), policy: &self.rules };
         self.node.handle_timeout(context);
@@ -420,6 +431,11 @@ impl Core {
         if self.net.send(command).await.is_err() {
             tracing::error!("the network has stopped");
         }
+    }
+
+    async fn read_battery(&mut self) {
+        self.battery_read = clock::now().mono;
+        self.feed(Input::Battery(self.probe.battery())).await;
     }
 
     /// Looks whether the model's file is there, and tells the core.

@@ -40,6 +40,8 @@ pub(crate) struct JoinRequest {
     pub(crate) name: Name,
     /// Its kind.
     pub(crate) kind: Kind,
+    /// Whether this side's yes is given without asking anybody.
+    pub(crate) unasked: bool,
 }
 
 /// How it went.
@@ -93,7 +95,7 @@ async fn pair(
     let endpoint_seed = seed()?;
     let key = SigningKey::from_bytes(&endpoint_seed).verifying_key();
     let endpoint = EndpointId::from_bytes(key.to_bytes());
-    let JoinRequest { ticket, name, kind } = request;
+    let JoinRequest { ticket, name, kind, unasked } = request;
     let addresses: Vec<String> = ticket.addresses.iter().map(ToString::to_string).collect();
     let target = ticket.endpoint;
     let mut joiner =
@@ -136,9 +138,14 @@ async fn pair(
                 JoinerOutput::Ask(prompt) => {
                     let (ask, answers) = (ask.clone(), answers.clone());
                     std::thread::spawn(move || {
-                        let answer = if ask(&prompt) { Answer::Yes } else { Answer::No };
-                        // The pairing may have ended meanwhile.
-                        drop(answers.blocking_send(answer));
+                        let answer = match (ask(&prompt), unasked) {
+                            (false, _) => Answer::No,
+                            (true, true) => Answer::Unasked,
+                            (true, false) => Answer::Yes,
+                        };
+                        if answers.blocking_send(answer).is_err() {
+                            tracing::debug!("the pairing ended before the answer");
+                        }
                     });
                 }
                 JoinerOutput::Store(joined) => {

@@ -13,8 +13,10 @@ use weft_engine::Rules;
 use weft_host::{Host, HostConfig};
 use weft_llm::{Llm, LlmConfig, get::Pinned};
 use weft_net::{Config, Net, Reach};
+use weft_probe::Limits;
 use weft_protocol::{
     codec,
+    device::Kind,
     id::BootId,
     row::{Row, Table, Write},
 };
@@ -29,11 +31,6 @@ use super::{
     init::write,
     seed,
 };
-
-/// An agent's process that nobody needs ends after so long: 5 ms bring one back.
-const AGENT_IDLE: Duration = Duration::from_secs(20);
-/// The model's memory goes after so long without a question.
-const MODEL_IDLE: Duration = Duration::from_secs(300);
 
 /// Runs the node in the foreground.
 pub(crate) fn run(home: &Home) -> Result<()> {
@@ -71,13 +68,20 @@ async fn serve(home: &Home, secrets: &weft_store::key::Secrets) -> Result<()> {
         port: settings.port,
     })
     .await?;
+    let kind = node.membership().subject(&node.me()).map_or(Kind::Laptop, |me| me.kind);
+    let limits = Limits::of(kind);
     let model = model_file(home);
-    let llm = Llm::new(LlmConfig { idle_after: MODEL_IDLE, ..LlmConfig::new(&model.path) });
+    let config = LlmConfig::new(&model.path);
+    let llm = Llm::new(LlmConfig {
+        idle_after: limits.model_idle,
+        threads: config.threads.min(limits.model_threads_max),
+        ..config
+    });
     let host = Host::new(HostConfig {
         program: None,
         cache: home.cache(),
         cache_key: blake3::derive_key("weft compiled agents v1", secrets.store_key.as_bytes()),
-        idle_after: AGENT_IDLE,
+        idle_after: limits.agent_idle,
     });
     let (door_inputs, doors) = mpsc::channel(REQUESTS_WAITING_MAX);
     let (stop, stop_inbox) = mpsc::channel(1);

@@ -1,0 +1,228 @@
+//! Other devices: their connections, streams and frames.
+
+use std::collections::BTreeSet;
+
+use weft_protocol::{
+    codec,
+    frame::{FRAME_BYTES_MAX, Protocol},
+    id::DeviceId,
+    presence::PresenceMessage,
+    run::RunMessage,
+    sync::SyncMessage,
+};
+
+use super::{After, Env, Node};
+use crate::{Context, Output, door::Event, env::Batch, membership, replica};
+
+impl Node {
+    /// Who belongs moved: connections, leases and other devices' changes follow at once.
+    pub(super) fn devices_changed(&mut self, context: Context<'_>) {
+        self.outputs.push_back(Output::Members(self.membership.others()));
+        let gone: BTreeSet<DeviceId> = self.membership.gone().into_iter().collect();
+        let newly_gone: Vec<DeviceId> = gone.difference(&self.gone).copied().collect();
+        self.gone = gone;
+        for device in newly_gone {
+            self.presence.forget(&device);
+            self.void(device, context);
+        }
+        self.feed_replica(replica::Input::MembersChanged, context);
+        self.tell_watchers(Event::DevicesChanged);
+    }
+
+    /// What a device that was put out had asked for, or was asked for, is void.
+    pub(super) fn void(&mut self, device: DeviceId, context: Context<'_>) {
+        let documents = documents!(self, context);
+        let writes = self.replica.revoked(&device, &documents);
+        match writes {
+            Ok(writes) if !writes.is_empty() => {
+                self.persist(Batch::synced(writes), After::Nothing);
+            }
+            Ok(_) => {}
+            Err(error) => self.outputs.push_back(Output::Log { text: error.to_string() }),
+        }
+        let neighbours = self.neighbours();
+        let mut env = environment!(self, context, neighbours);
+        self.executor.void(&device, &mut env);
+        self.dispatch.void(&device, &mut env);
+    }
+
+    pub(super) fn disconnected(&mut self, device: DeviceId, context: Context<'_>) {
+        if !self.links.disconnected(&device, context.now.wall) {
+            return;
+        }
+        self.membership.closed(&device);
+        self.feed_replica(replica::Input::Closed(device), context);
+        let neighbours = self.neighbours();
+        let mut env = environment!(self, context, neighbours);
+        self.executor.stream_cut(device, &mut env);
+        self.dispatch.disconnected(device, &mut env);
+        if let Some(subject) = self.membership.subject(&device) {
+            self.tell_watchers(Event::DeviceAway { name: subject.name });
+        }
+    }
+
+    pub(super) fn stream_opened(
+        &mut self,
+        device: DeviceId,
+        protocol: Protocol,
+        context: Context<'_>,
+    ) {
+        if protocol == Protocol::Trust {
+            self.membership.opened(device, context.now);
+            return;
+        }
+        if self.membership.subject(&device).is_none() {
+            return;
+        }
+        match protocol {
+            Protocol::Presence => {
+                let greeting = self.presence.greeting(context.now);
+                self.send(&device, Protocol::Presence, codec::encode(&greeting));
+            }
+            Protocol::Sync => self.feed_replica(replica::Input::Opened(device), context),
+            Protocol::Run => {
+                let neighbours = self.neighbours();
+                let env = environment!(self, context, neighbours);
+                self.dispatch.connected(device, &env);
+            }
+            Protocol::Audit => {
+                if let Some(greeting) = self.witnesses.greeting(&device, &self.chain) {
+                    self.send(&device, Protocol::Audit, codec::encode(&greeting));
+                }
+                if let Some(own) = self.witnesses.own(&self.chain) {
+                    self.send(&device, Protocol::Audit, codec::encode(&own));
+                }
+            }
+            Protocol::Trust | Protocol::Blob | Protocol::Llm => {}
+        }
+    }
+
+    pub(super) fn stream_closed(
+        &mut self,
+        device: DeviceId,
+        protocol: Protocol,
+        context: Context<'_>,
+    ) {
+        match protocol {
+            Protocol::Trust => self.membership.closed(&device),
+            Protocol::Sync => self.feed_replica(replica::Input::Closed(device), context),
+            Protocol::Run => {
+                let neighbours = self.neighbours();
+                let mut env = environment!(self, context, neighbours);
+                self.executor.stream_cut(device, &mut env);
+                self.dispatch.disconnected(device, &mut env);
+            }
+            Protocol::Presence | Protocol::Blob | Protocol::Llm | Protocol::Audit => {}
+        }
+    }
+
+    /// What a remote sends wrongly is logged and dropped; only trust is heard from strangers.
+    pub(super) fn frame(
+        &mut self,
+        device: DeviceId,
+        protocol: Protocol,
+        bytes: &[u8],
+        context: Context<'_>,
+    ) {
+        if protocol == Protocol::Trust {
+            self.membership.frame(device, bytes, context.now);
+            return;
+        }
+        let Some(subject) = self.membership.subject(&device) else { return };
+        let handled = match protocol {
+            Protocol::Presence => {
+                codec::decode(bytes, FRAME_BYTES_MAX).map(|message| self.heard(device, message))
+            }
+            Protocol::Sync => SyncMessage::decode(bytes).map(|message| {
+                self.feed_replica(replica::Input::Message(device, message), context);
+            }),
+            Protocol::Run => codec::decode(bytes, FRAME_BYTES_MAX)
+                .map(|message| self.run_message(device, message, context)),
+            Protocol::Audit => codec::decode(bytes, FRAME_BYTES_MAX).map(|message| {
+                let seen =
+                    self.witnesses.handle_message(device, &subject.name, &message, &self.chain);
+                if !seen.writes.is_empty() {
+                    self.persist(Batch::ordered(seen.writes), After::Nothing);
+                }
+                if let Some(answer) = seen.answer {
+                    self.send(&device, Protocol::Audit, codec::encode(&answer));
+                }
+                if let Some(text) = seen.warning {
+                    self.warn(text);
+                }
+            }),
+            Protocol::Trust | Protocol::Blob | Protocol::Llm => Ok(()),
+        };
+        if let Err(error) = handled {
+            let text = format!("{} sent what is no {protocol} message: {error}", subject.name);
+            self.outputs.push_back(Output::Log { text });
+        }
+    }
+
+    pub(super) fn heard(&mut self, from: DeviceId, message: PresenceMessage) {
+        let membership = &self.membership;
+        let news = self.presence.learn(message, |device| membership.subject(device).is_some());
+        if news.is_empty() {
+            return;
+        }
+        for (presence, _) in &news {
+            let device = presence.device;
+            let addresses = presence.addresses.clone();
+            if self.addresses.insert(device, addresses.clone()).as_ref() == Some(&addresses) {
+                continue;
+            }
+            let write = membership::remember(&device, &addresses);
+            self.persist(Batch::ordered(vec![write]), After::Nothing);
+            self.outputs.push_back(Output::Remember { device, addresses });
+        }
+        let records = news.into_iter().map(|(_, signed)| signed).collect();
+        let message = codec::encode(&PresenceMessage::Records(records));
+        self.broadcast(Protocol::Presence, &message, Some(from));
+    }
+
+    pub(super) fn run_message(
+        &mut self,
+        from: DeviceId,
+        message: RunMessage,
+        context: Context<'_>,
+    ) {
+        let neighbours = self.neighbours();
+        let mut env = environment!(self, context, neighbours);
+        match message {
+            RunMessage::Offer(_)
+            | RunMessage::IntentAck(_)
+            | RunMessage::DoneAck(_)
+            | RunMessage::Cancel(_) => self.executor.handle_message(from, message, &mut env),
+            RunMessage::Accept(_)
+            | RunMessage::Refuse { .. }
+            | RunMessage::Intent(_)
+            | RunMessage::NotBegun(_)
+            | RunMessage::Progress { .. }
+            | RunMessage::Done { .. } => self.dispatch.handle_message(from, message, &mut env),
+        }
+    }
+
+    /// A message of a run, to another device or to this one.
+    pub(super) fn tell(&mut self, device: DeviceId, message: RunMessage, context: Context<'_>) {
+        if device == self.me {
+            self.run_message(device, message, context);
+        } else {
+            self.send(&device, Protocol::Run, codec::encode(&message));
+        }
+    }
+
+    /// Sends where the protocol is spoken; elsewhere what is said is said again when it is.
+    pub(super) fn send(&mut self, device: &DeviceId, protocol: Protocol, bytes: Vec<u8>) {
+        if let Some(stream) = self.links.to(device, protocol) {
+            self.outputs.push_back(Output::Send { stream, bytes });
+        }
+    }
+
+    pub(super) fn broadcast(&mut self, protocol: Protocol, bytes: &[u8], except: Option<DeviceId>) {
+        for device in self.links.speaking(protocol) {
+            if Some(device) != except && self.membership.subject(&device).is_some() {
+                self.send(&device, protocol, bytes.to_vec());
+            }
+        }
+    }
+}
