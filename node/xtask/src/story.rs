@@ -143,12 +143,12 @@ const SUMMARY: &[Beat] = &[
     Say("Only the server gets a model."),
     Type(weft(Server, &["model", "get"]).unseen(&["--from", "{model}"]).within(MODEL)),
     Until(
-        weft(Laptop, &["do", "--plan", "--json", "summarize README.md"])
+        weft(Laptop, &["do", "--plan", "--json", "summarize tests/fixtures/report.pdf"])
             .shows(&[r#""device":"server""#]),
         "the laptop knows that the server can do it",
     ),
-    Type(weft(Laptop, &["do", "--plan", "summarize README.md"]).shows(&["server"])),
-    Type(weft(Laptop, &["do", "summarize README.md"]).within(MODEL)),
+    Type(weft(Laptop, &["do", "--plan", "summarize tests/fixtures/report.pdf"]).shows(&["server"])),
+    Type(weft(Laptop, &["do", "summarize tests/fixtures/report.pdf"]).within(MODEL)),
     Say("Where each step ran, and why there:"),
     Type(weft(Laptop, &["run", "show"]).shows(&["server"])),
 ];

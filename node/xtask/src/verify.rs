@@ -198,7 +198,7 @@ fn agents(workspace: &Workspace) -> Outcome {
             "there is no wasm target; the tests used the committed ones".into(),
         );
     }
-    process::run(built(workspace, "weft-component").args(["build", "--check"])).into()
+    process::run(built(workspace, "examples/weft-component").args(["build", "--check"])).into()
 }
 
 fn sim(workspace: &Workspace) -> Outcome {
