@@ -88,15 +88,15 @@ impl Client {
         let stream = match UnixStream::connect(socket_path(home)).await {
             Ok(stream) => stream,
             Err(error) => {
-                return Err(match error.kind() {
+                // A path that is too long to be a socket's is an invalid input.
+                let is_nobody = matches!(
+                    error.kind(),
                     io::ErrorKind::NotFound
-                    | io::ErrorKind::ConnectionRefused
-                    // The path is too long to be a socket's.
-                    | io::ErrorKind::InvalidInput => {
-                        ClientError::NotRunning { home: home.to_owned() }
-                    }
-                    _ => ClientError::Io(error),
-                });
+                        | io::ErrorKind::ConnectionRefused
+                        | io::ErrorKind::InvalidInput
+                );
+                let not_running = || ClientError::NotRunning { home: home.to_owned() };
+                return Err(if is_nobody { not_running() } else { error.into() });
             }
         };
         let (reader, writer) = stream.into_split();

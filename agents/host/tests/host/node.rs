@@ -58,7 +58,7 @@ impl Node {
             }
             HostCall::DocumentCreate { kind, content } => {
                 let Value::Map(content) = content else { return Err(not_found()) };
-                let number = u8::try_from(self.documents.len()).unwrap();
+                let number = u8::try_from(self.documents.len()).unwrap_or(u8::MAX);
                 let id = DocumentId::from_bytes([number; 16]);
                 self.documents.insert(id, (kind, content));
                 Ok(Value::from(id.to_string()))
@@ -78,7 +78,7 @@ impl Node {
                     Due::After(millis) => Value::from(format!("in {millis} ms")),
                     Due::At(time) => Value::from(time),
                 };
-                let number = u8::try_from(self.timers.len()).unwrap();
+                let number = u8::try_from(self.timers.len()).unwrap_or(u8::MAX);
                 let id = TimerId::from_bytes([number; 16]);
                 self.timers.insert(id, (label, due.clone()));
                 Ok(Value::map([("id", Value::from(id.to_string())), ("due", due)]))
