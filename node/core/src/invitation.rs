@@ -1,13 +1,12 @@
 //! The open invitation of this node: its endpoint, its ticket, and the device that comes.
 //!
-//! Composes the inviting machine of `weft-trust`. At most one invitation is open; one that is over
-//! stays for as long as its endpoint answers latecomers, or until the next is opened.
+//! Composes the inviting machine of `weft-trust`. At most one invitation is open; those that are over
+//! stay for as long as their endpoints answer latecomers.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use ed25519_dalek::SigningKey;
 use rand_chacha::ChaCha20Rng;
-use rand_core::Rng as _;
 use weft_protocol::{
     codec,
     device::Role,
@@ -37,6 +36,8 @@ const VALID_S: u16 = 120;
 pub enum InvitationOutput {
     /// Open an endpoint.
     Open {
+        /// Under this number.
+        endpoint: u64,
         /// Its throw-away key's seed.
         seed: [u8; 32],
     },
@@ -58,6 +59,8 @@ pub enum InvitationOutput {
     },
     /// Send a frame.
     Send {
+        /// Of which endpoint.
+        endpoint: u64,
         /// On which connection.
         link: u64,
         /// The frame.
@@ -65,14 +68,24 @@ pub enum InvitationOutput {
     },
     /// Close a connection.
     CloseLink {
+        /// Of which endpoint.
+        endpoint: u64,
         /// Which.
         link: u64,
     },
-    /// Close the endpoint.
-    Close,
+    /// Close an endpoint.
+    Close {
+        /// Which.
+        endpoint: u64,
+    },
     /// Persist, then come back with [`Invitations::persisted`]. Whatever the membership wanted to
     /// persist goes first.
-    Persist(Vec<Write>),
+    Persist {
+        /// For which endpoint.
+        endpoint: u64,
+        /// What.
+        writes: Vec<Write>,
+    },
     /// A device came; a person is asked at the door.
     Met {
         /// The door that asked.
@@ -112,13 +125,19 @@ struct Open {
     waiting: Option<Waiting>,
     joiner: Option<Name>,
     learned: Option<(DeviceId, Vec<String>)>,
-    ended: bool,
 }
+
+/// Invitations that are over and still answer latecomers; the oldest is closed for a further one.
+const OVER_MAX: usize = 8;
 
 /// The machine.
 #[derive(Debug, Default)]
 pub struct Invitations {
-    open: Option<Open>,
+    /// By the number of their endpoint.
+    invitations: BTreeMap<u64, Open>,
+    /// The one that is not over.
+    current: Option<u64>,
+    next: u64,
     outputs: Vec<InvitationOutput>,
 }
 
@@ -130,19 +149,26 @@ impl Invitations {
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<(Timestamp, &'static str)> {
-        self.open.as_ref()?.inviter.as_ref()?.poll_timeout()
+        let inviters = self.invitations.values().filter_map(|it| it.inviter.as_ref());
+        inviters.filter_map(Inviter::poll_timeout).min_by_key(|(at, _)| *at)
     }
 
     /// Takes that time has passed.
     pub fn handle_timeout(&mut self, now: Now, membership: &mut Membership) {
-        if let Some(inviter) = self.inviter() {
-            inviter.handle_timeout(now);
+        for endpoint in self.endpoints() {
+            if let Some(inviter) = self.inviter(endpoint) {
+                inviter.handle_timeout(now);
+            }
+            self.drain(endpoint, now, membership);
         }
-        self.drain(now, membership);
     }
 
-    fn inviter(&mut self) -> Option<&mut Inviter> {
-        self.open.as_mut()?.inviter.as_mut()
+    fn endpoints(&self) -> Vec<u64> {
+        self.invitations.keys().copied().collect()
+    }
+
+    fn inviter(&mut self, endpoint: u64) -> Option<&mut Inviter> {
+        self.invitations.get_mut(&endpoint)?.inviter.as_mut()
     }
 
     /// Opens an invitation.
@@ -153,16 +179,21 @@ impl Invitations {
         confirmed_by_itself: bool,
         rng: &mut ChaCha20Rng,
     ) {
-        if self.open.as_ref().is_some_and(|open| !open.ended) {
+        if self.current.is_some() {
             let reason = "an invitation is open already; wait for its end".to_owned();
             self.outputs.push(InvitationOutput::Refused { door, reason });
             return;
         }
-        if self.open.take().is_some() {
-            self.outputs.push(InvitationOutput::Close);
+        if self.invitations.len() >= OVER_MAX
+            && let Some((endpoint, _)) = self.invitations.pop_first()
+        {
+            self.outputs.push(InvitationOutput::Close { endpoint });
         }
+        let endpoint = self.next;
+        self.next += 1;
+        self.current = Some(endpoint);
         let seed = super::node::draw(rng);
-        self.open = Some(Open {
+        let open = Open {
             door: Some(door),
             role,
             confirmed_by_itself,
@@ -171,28 +202,29 @@ impl Invitations {
             waiting: None,
             joiner: None,
             learned: None,
-            ended: false,
-        });
-        self.outputs.push(InvitationOutput::Open { seed });
+        };
+        self.invitations.insert(endpoint, open);
+        self.outputs.push(InvitationOutput::Open { endpoint, seed });
     }
 
-    /// The endpoint listens.
+    /// An endpoint listens.
     pub fn listening(
         &mut self,
+        endpoint: u64,
         addresses: &[String],
         now: Now,
         membership: &Membership,
         rng: &mut ChaCha20Rng,
     ) {
-        let Some(open) = &mut self.open else { return };
+        let state = membership.state();
+        let Some(me) = state.member(&membership.me()) else {
+            self.failed(endpoint, "this device does not belong to the fabric");
+            return;
+        };
+        let Some(open) = self.invitations.get_mut(&endpoint) else { return };
         if open.inviter.is_some() {
             return;
         }
-        let state = membership.state();
-        let Some(me) = state.member(&membership.me()) else {
-            self.failed("this device does not belong to the fabric");
-            return;
-        };
         let key = SigningKey::from_bytes(&open.seed).verifying_key();
         let ticket = Ticket {
             fabric: FabricPrefix::from(membership.fabric()),
@@ -207,10 +239,13 @@ impl Invitations {
             role: open.role,
         };
         let text = ticket.to_string();
-        let invitation =
-            Invitation { ticket, fabric: state.name.clone(), name: me.name.clone(), kind: me.kind };
-        let mut seed = [0; 32];
-        rng.fill_bytes(&mut seed);
+        let invitation = Invitation {
+            ticket,
+            fabric: state.name.clone(),
+            name: me.name.clone(),
+            kind: me.kind,
+        };
+        let seed = super::node::draw(rng);
         open.inviter = Some(Inviter::new(invitation, membership.secret().clone(), seed, now));
         if let Some(door) = open.door {
             let expires = now.wall + Duration::from_secs(VALID_S.into());
@@ -218,97 +253,112 @@ impl Invitations {
         }
     }
 
-    /// The endpoint could not be opened, or the disk failed.
-    pub fn failed(&mut self, reason: &str) {
-        let Some(open) = &self.open else { return };
-        if open.inviter.is_none() {
-            if let Some(door) = open.door {
-                let reason = reason.to_owned();
-                self.outputs.push(InvitationOutput::Refused { door, reason });
-            }
-            self.open = None;
+    /// An endpoint could not be opened.
+    pub fn failed(&mut self, endpoint: u64, reason: &str) {
+        let is_new = self.invitations.get(&endpoint).is_some_and(|open| open.inviter.is_none());
+        if !is_new {
+            return;
         }
+        if let Some(door) = self.invitations.remove(&endpoint).and_then(|open| open.door) {
+            let reason = reason.to_owned();
+            self.outputs.push(InvitationOutput::Refused { door, reason });
+        }
+        self.current = self.current.filter(|current| *current != endpoint);
     }
 
     /// Somebody connected.
     pub fn connected(
         &mut self,
+        endpoint: u64,
         link: u64,
         remote: EndpointId,
         now: Now,
         membership: &mut Membership,
     ) {
-        self.feed(InviterInput::Connected(ConnectionId(link), remote), now, membership);
+        let input = InviterInput::Connected(ConnectionId(link), remote);
+        self.feed(endpoint, input, now, membership);
     }
 
     /// A frame came. What is no message closes the connection.
-    pub fn frame(&mut self, link: u64, bytes: &[u8], now: Now, membership: &mut Membership) {
+    pub fn frame(
+        &mut self,
+        endpoint: u64,
+        link: u64,
+        bytes: &[u8],
+        now: Now,
+        membership: &mut Membership,
+    ) {
         match codec::decode::<PairingMessage>(bytes, FRAME_BYTES_MAX) {
             Ok(message) => {
-                self.feed(InviterInput::Message(ConnectionId(link), message), now, membership);
+                let input = InviterInput::Message(ConnectionId(link), message);
+                self.feed(endpoint, input, now, membership);
             }
             Err(_) => {
-                self.outputs.push(InvitationOutput::CloseLink { link });
-                self.closed(link, now, membership);
+                self.outputs.push(InvitationOutput::CloseLink { endpoint, link });
+                self.closed(endpoint, link, now, membership);
             }
         }
     }
 
     /// A connection is gone.
-    pub fn closed(&mut self, link: u64, now: Now, membership: &mut Membership) {
-        self.feed(InviterInput::Disconnected(ConnectionId(link)), now, membership);
+    pub fn closed(&mut self, endpoint: u64, link: u64, now: Now, membership: &mut Membership) {
+        let input = InviterInput::Disconnected(ConnectionId(link));
+        self.feed(endpoint, input, now, membership);
     }
 
     /// A person answered. Gives whether one was asked.
     pub fn confirm(&mut self, yes: bool, now: Now, membership: &mut Membership) -> bool {
-        if self.open.as_ref().is_none_or(|open| open.ended || open.joiner.is_none()) {
+        let Some(endpoint) = self.current else { return false };
+        if self.invitations.get(&endpoint).is_none_or(|open| open.joiner.is_none()) {
             return false;
         }
         let answer = if yes { Answer::Yes } else { Answer::No };
-        self.feed(InviterInput::Answer(answer), now, membership);
+        self.feed(endpoint, InviterInput::Answer(answer), now, membership);
         true
     }
 
     /// A person closes the invitation.
     pub fn close(&mut self, now: Now, membership: &mut Membership) {
-        self.feed(InviterInput::Cancel, now, membership);
+        if let Some(endpoint) = self.current {
+            self.feed(endpoint, InviterInput::Cancel, now, membership);
+        }
     }
 
     /// A device was met on the main network: if it is the joiner, it has stored all.
     pub fn met(&mut self, device: &DeviceId, now: Now, membership: &mut Membership) {
-        let is_admitted =
-            membership.state().member(device).is_some_and(|known| self.joiner_is(&known.name));
-        if is_admitted {
-            self.feed(InviterInput::Met, now, membership);
+        let Some(endpoint) = self.current else { return };
+        let joiner = self.invitations.get(&endpoint).and_then(|open| open.joiner.as_ref());
+        let known = membership.state().member(device).map(|known| &known.name);
+        if joiner.is_some() && joiner == known {
+            self.feed(endpoint, InviterInput::Met, now, membership);
         }
-    }
-
-    fn joiner_is(&self, name: &Name) -> bool {
-        self.open.as_ref().and_then(|open| open.joiner.as_ref()) == Some(name)
     }
 
     /// A door is gone. An invitation that a person watched cannot be confirmed any more.
     pub fn door_closed(&mut self, door: DoorId, now: Now, membership: &mut Membership) {
-        let Some(open) = &mut self.open else { return };
-        if open.door == Some(door) {
+        for endpoint in self.endpoints() {
+            let Some(open) = self.invitations.get_mut(&endpoint) else { continue };
+            if open.door != Some(door) {
+                continue;
+            }
             open.door = None;
-            if !open.confirmed_by_itself {
+            if !open.confirmed_by_itself && self.current == Some(endpoint) {
                 self.close(now, membership);
             }
         }
     }
 
-    /// What the machine asked for is persisted, or was not.
+    /// What an invitation asked for is persisted, or was not.
     pub fn persisted(
         &mut self,
+        endpoint: u64,
         ok: bool,
         contacts: Contacts,
         now: Now,
         membership: &mut Membership,
     ) {
-        let Some(waiting) = self.open.as_mut().and_then(|open| open.waiting.take()) else {
-            return;
-        };
+        let open = self.invitations.get_mut(&endpoint);
+        let Some(waiting) = open.and_then(|open| open.waiting.take()) else { return };
         let input = match waiting {
             Waiting::Redemption => InviterInput::Redeemed(ok),
             Waiting::Admission if ok => InviterInput::Admitted {
@@ -317,61 +367,67 @@ impl Invitations {
             },
             Waiting::Admission => InviterInput::NotAdmitted,
         };
-        self.feed(input, now, membership);
+        self.feed(endpoint, input, now, membership);
     }
 
-    fn feed(&mut self, input: InviterInput, now: Now, membership: &mut Membership) {
-        if let Some(inviter) = self.inviter() {
+    fn feed(
+        &mut self,
+        endpoint: u64,
+        input: InviterInput,
+        now: Now,
+        membership: &mut Membership,
+    ) {
+        if let Some(inviter) = self.inviter(endpoint) {
             inviter.handle_input(input, now);
         }
-        self.drain(now, membership);
+        self.drain(endpoint, now, membership);
     }
 
-    fn drain(&mut self, now: Now, membership: &mut Membership) {
-        while let Some(output) = self.inviter().and_then(Inviter::poll_output) {
+    fn drain(&mut self, endpoint: u64, now: Now, membership: &mut Membership) {
+        while let Some(output) = self.inviter(endpoint).and_then(Inviter::poll_output) {
             match output {
                 InviterOutput::Send(ConnectionId(link), message) => {
                     let bytes = codec::encode(&message);
-                    self.outputs.push(InvitationOutput::Send { link, bytes });
+                    self.outputs.push(InvitationOutput::Send { endpoint, link, bytes });
                 }
                 InviterOutput::Close(ConnectionId(link)) => {
-                    self.outputs.push(InvitationOutput::CloseLink { link });
+                    self.outputs.push(InvitationOutput::CloseLink { endpoint, link });
                 }
                 InviterOutput::Redeem(redemption) => {
-                    self.wait(Waiting::Redemption, vec![redeemed(redemption)]);
+                    self.wait(endpoint, Waiting::Redemption, vec![redeemed(redemption)]);
                 }
-                InviterOutput::Ask(prompt) => self.ask(prompt, now),
+                InviterOutput::Ask(prompt) => self.ask(endpoint, prompt, now),
                 InviterOutput::Admit(new) => match membership.add(new, now) {
-                    Ok(_) => self.wait(Waiting::Admission, Vec::new()),
+                    Ok(_) => self.wait(endpoint, Waiting::Admission, Vec::new()),
                     Err(_) => {
-                        if let Some(inviter) = self.inviter() {
+                        if let Some(inviter) = self.inviter(endpoint) {
                             inviter.handle_input(InviterInput::NotAdmitted, now);
                         }
                     }
                 },
                 InviterOutput::Learned(device, contacts) => {
-                    if let Some(open) = &mut self.open {
+                    if let Some(open) = self.invitations.get_mut(&endpoint) {
                         open.learned = Some((device, contacts.addresses));
                     }
                 }
-                InviterOutput::Ended(outcome) => self.ended(outcome),
+                InviterOutput::Ended(outcome) => self.ended(endpoint, outcome),
                 InviterOutput::CloseEndpoint => {
-                    self.open = None;
-                    self.outputs.push(InvitationOutput::Close);
+                    self.invitations.remove(&endpoint);
+                    self.outputs.push(InvitationOutput::Close { endpoint });
                 }
             }
         }
     }
 
-    fn wait(&mut self, waiting: Waiting, writes: Vec<Write>) {
-        if let Some(open) = &mut self.open {
+    fn wait(&mut self, endpoint: u64, waiting: Waiting, writes: Vec<Write>) {
+        if let Some(open) = self.invitations.get_mut(&endpoint) {
             open.waiting = Some(waiting);
-            self.outputs.push(InvitationOutput::Persist(writes));
+            self.outputs.push(InvitationOutput::Persist { endpoint, writes });
         }
     }
 
-    fn ask(&mut self, prompt: Prompt, now: Now) {
-        let Some(open) = &mut self.open else { return };
+    fn ask(&mut self, endpoint: u64, prompt: Prompt, now: Now) {
+        let Some(open) = self.invitations.get_mut(&endpoint) else { return };
         open.joiner = Some(prompt.name.clone());
         let answer = match (open.confirmed_by_itself, open.door) {
             (true, _) => Some(Answer::Unasked),
@@ -393,15 +449,15 @@ impl Invitations {
         self.outputs.push(InvitationOutput::Met { door: open.door, event });
     }
 
-    fn ended(&mut self, outcome: Outcome) {
-        let Some(open) = &mut self.open else { return };
-        open.ended = true;
+    fn ended(&mut self, endpoint: u64, outcome: Outcome) {
+        self.current = self.current.filter(|current| *current != endpoint);
+        let Some(open) = self.invitations.get_mut(&endpoint) else { return };
         let paired = outcome == Outcome::Paired;
         let joiner = open.joiner.as_ref().filter(|_| paired);
         let word = word(outcome);
         let unconfirmed = if paired && open.confirmed_by_itself { ", unconfirmed" } else { "" };
         self.outputs.push(InvitationOutput::Ended {
-            door: open.door,
+            door: open.door.take(),
             outcome: word.to_owned(),
             name: joiner.map(|name| name.as_str().to_owned()),
             action: format!("invite: {word}{unconfirmed}"),

@@ -177,16 +177,22 @@ pub enum Input {
     Battery(Option<u8>),
     /// The endpoint for an invitation listens.
     PairingListening {
+        /// Which.
+        endpoint: u64,
         /// Where.
         addresses: Vec<String>,
     },
     /// The endpoint for an invitation could not be opened.
     PairingFailed {
+        /// Which.
+        endpoint: u64,
         /// Why.
         reason: String,
     },
     /// A device came to the endpoint.
     PairingConnected {
+        /// Of which endpoint.
+        endpoint: u64,
         /// Under which number.
         link: u64,
         /// Its endpoint.
@@ -194,6 +200,8 @@ pub enum Input {
     },
     /// A frame came from it.
     PairingFrame {
+        /// Of which endpoint.
+        endpoint: u64,
         /// Under which number.
         link: u64,
         /// The frame.
@@ -201,6 +209,8 @@ pub enum Input {
     },
     /// It is gone.
     PairingClosed {
+        /// Of which endpoint.
+        endpoint: u64,
         /// Under which number.
         link: u64,
     },
@@ -282,11 +292,15 @@ pub enum Output {
     },
     /// Open an endpoint for an invitation.
     OpenPairing {
+        /// Under this number.
+        endpoint: u64,
         /// Its throw-away key's seed.
         seed: [u8; 32],
     },
     /// Send a frame on the endpoint.
     SendPairing {
+        /// Of which endpoint.
+        endpoint: u64,
         /// Under which number.
         link: u64,
         /// The frame.
@@ -294,11 +308,16 @@ pub enum Output {
     },
     /// Close one connection of the endpoint.
     ClosePairingLink {
+        /// Of which endpoint.
+        endpoint: u64,
         /// Under which number.
         link: u64,
     },
-    /// Close the endpoint.
-    ClosePairing,
+    /// Close an endpoint.
+    ClosePairing {
+        /// Which.
+        endpoint: u64,
+    },
     /// Answer a door.
     Reply {
         /// Which.

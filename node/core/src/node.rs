@@ -47,7 +47,7 @@ enum After {
     Runs(runs::Persisting),
     Replica(replica::Ticket),
     Membership,
-    Invitation,
+    Invitation(u64),
     Timers(Vec<schedule::DueTimer>),
     Shown(Head),
     Nothing,
@@ -343,18 +343,22 @@ impl Node {
                 }
             }
             Input::Battery(battery) => self.presence.own_mut().battery = battery,
-            Input::PairingListening { addresses } => {
-                self.invitations.listening(&addresses, now, &self.membership, &mut self.rng);
+            Input::PairingListening { endpoint, addresses } => {
+                let (membership, rng) = (&self.membership, &mut self.rng);
+                self.invitations.listening(endpoint, &addresses, now, membership, rng);
             }
-            Input::PairingFailed { reason } => self.invitations.failed(&reason),
-            Input::PairingConnected { link, remote } => {
-                self.invitations.connected(link, remote, now, &mut self.membership);
+            Input::PairingFailed { endpoint, reason } => {
+                self.invitations.failed(endpoint, &reason);
             }
-            Input::PairingFrame { link, bytes } => {
-                self.invitations.frame(link, &bytes, now, &mut self.membership);
+            Input::PairingConnected { endpoint, link, remote } => {
+                let membership = &mut self.membership;
+                self.invitations.connected(endpoint, link, remote, now, membership);
             }
-            Input::PairingClosed { link } => {
-                self.invitations.closed(link, now, &mut self.membership);
+            Input::PairingFrame { endpoint, link, bytes } => {
+                self.invitations.frame(endpoint, link, &bytes, now, &mut self.membership);
+            }
+            Input::PairingClosed { endpoint, link } => {
+                self.invitations.closed(endpoint, link, now, &mut self.membership);
             }
             Input::Command { door, command } => self.command(door, command, context),
             Input::DoorClosed { door } => {
@@ -449,9 +453,10 @@ impl Node {
                 self.offer_agents(context);
             }
             After::Membership => {}
-            After::Invitation => {
+            After::Invitation(endpoint) => {
                 let contacts = self.contacts(context.now);
-                self.invitations.persisted(true, contacts, context.now, &mut self.membership);
+                let membership = &mut self.membership;
+                self.invitations.persisted(endpoint, true, contacts, context.now, membership);
             }
             After::Timers(due) => {
                 for due in due {
@@ -484,9 +489,10 @@ impl Node {
             After::Dispatch(what) => self.dispatch.persist_failed(&what, reason),
             After::Runs(what) => self.runs.persist_failed(what, reason, &mut env),
             After::Replica(ticket) => env.aborted(ticket),
-            After::Invitation => {
+            After::Invitation(endpoint) => {
                 let contacts = self.contacts(context.now);
-                self.invitations.persisted(false, contacts, context.now, &mut self.membership);
+                let membership = &mut self.membership;
+                self.invitations.persisted(endpoint, false, contacts, context.now, membership);
             }
             After::Membership | After::Timers(_) | After::Shown(_) | After::Nothing => {}
         }

@@ -208,8 +208,8 @@ impl Node {
 
     pub(super) fn on_invitation(&mut self, output: InvitationOutput, context: Context<'_>) {
         match output {
-            InvitationOutput::Open { seed } => {
-                self.outputs.push_back(Output::OpenPairing { seed });
+            InvitationOutput::Open { endpoint, seed } => {
+                self.outputs.push_back(Output::OpenPairing { endpoint, seed });
             }
             InvitationOutput::Opened { door, ticket, expires } => {
                 self.reply(door, Reply::Invited { ticket, expires });
@@ -217,15 +217,17 @@ impl Node {
             InvitationOutput::Refused { door, reason } => {
                 self.reply(door, Reply::Refused { refusal: Refusal::Failed, reason });
             }
-            InvitationOutput::Send { link, bytes } => {
-                self.outputs.push_back(Output::SendPairing { link, bytes });
+            InvitationOutput::Send { endpoint, link, bytes } => {
+                self.outputs.push_back(Output::SendPairing { endpoint, link, bytes });
             }
-            InvitationOutput::CloseLink { link } => {
-                self.outputs.push_back(Output::ClosePairingLink { link });
+            InvitationOutput::CloseLink { endpoint, link } => {
+                self.outputs.push_back(Output::ClosePairingLink { endpoint, link });
             }
-            InvitationOutput::Close => self.outputs.push_back(Output::ClosePairing),
-            InvitationOutput::Persist(writes) => {
-                self.persist(Batch::synced(writes), After::Invitation);
+            InvitationOutput::Close { endpoint } => {
+                self.outputs.push_back(Output::ClosePairing { endpoint });
+            }
+            InvitationOutput::Persist { endpoint, writes } => {
+                self.persist(Batch::synced(writes), After::Invitation(endpoint));
             }
             InvitationOutput::Met { door, event } => {
                 self.outputs.push_back(Output::Event { door, event });

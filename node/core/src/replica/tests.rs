@@ -683,8 +683,8 @@ fn forge(message: &mut SyncMessage, change: impl Fn(&mut Vouch), key: &SigningKe
 fn forged_vouches_are_refused() {
     let author = SigningKey::from_bytes(&[1; 32]);
     let other = SigningKey::from_bytes(&[2; 32]);
-    type Tamper = Box<dyn Fn(&mut SyncMessage)>;
-    let cases: [(&str, Tamper); 4] = [
+    type Tamper<'a> = Box<dyn Fn(&mut SyncMessage) + 'a>;
+    let cases: [(&str, Tamper<'_>); 4] = [
         ("a member vouches for another's", Box::new(|message| forge(message, |_| {}, &other))),
         (
             "a number that is not the change's",

@@ -39,7 +39,10 @@ use self::{
     terminal::Terminal,
 };
 
-use crate::daemon::{home::Home, up};
+use crate::daemon::{
+    home::{Home, NotInitialised},
+    up,
+};
 
 /// What every command has at hand.
 #[derive(Debug)]
@@ -79,7 +82,7 @@ fn dispatch(session: &Session, command: Command) -> Done {
     match command {
         Command::Init(arguments) => init::run(session, arguments),
         Command::Join(arguments) => join::run(session, arguments),
-        Command::Up => Ok(up::run(&Home::new(&session.home)).map(|()| None)?),
+        Command::Up => start(&Home::new(&session.home)),
         Command::Invite(arguments) => wait(invitation::run(session, &arguments)),
         Command::Do(arguments) => wait(say::run(session, &arguments)),
         Command::Run { action } => wait(run::run(session, action)),
@@ -98,6 +101,15 @@ fn dispatch(session: &Session, command: Command) -> Done {
             arguments::ModelAction::Status => wait(model::status(session)),
         },
         Command::Events => wait(event::run(session)),
+    }
+}
+
+/// Runs the node. What keeps it from starting is told as the reason, but for a home without a device.
+fn start(home: &Home) -> Done {
+    match up::run(home) {
+        Ok(()) => Ok(None),
+        Err(error) if error.is::<NotInitialised>() => Err(error.into()),
+        Err(error) => Err(error.context("failed to run the node").into()),
     }
 }
 

@@ -98,7 +98,7 @@ struct Core {
     executions: BTreeMap<ExecutionId, AbortHandle>,
     calls: BTreeMap<(ExecutionId, CallId), Answer>,
     next_call: u64,
-    endpoint: Option<Endpoint>,
+    endpoints: BTreeMap<u64, Endpoint>,
     doors: BTreeMap<DoorId, DoorState>,
     watchers: BTreeSet<DoorId>,
 }
@@ -138,7 +138,7 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
         executions: BTreeMap::new(),
         calls: BTreeMap::new(),
         next_call: 0,
-        endpoint: None,
+        endpoints: BTreeMap::new(),
         doors: BTreeMap::new(),
         watchers: BTreeSet::new(),
     };
@@ -406,21 +406,22 @@ impl Core {
                     drop(reply.send(answer));
                 }
             }
-            Output::OpenPairing { seed } => {
+            Output::OpenPairing { endpoint, seed } => {
                 let _runtime = self.handle.enter();
-                self.endpoint = Some(Endpoint::open(seed, self.reach, self.steps.clone()));
+                let opened = Endpoint::open(endpoint, seed, self.reach, self.steps.clone());
+                self.endpoints.insert(endpoint, opened);
             }
-            Output::SendPairing { link, bytes } => {
-                if let Some(endpoint) = &mut self.endpoint {
+            Output::SendPairing { endpoint, link, bytes } => {
+                if let Some(endpoint) = self.endpoints.get_mut(&endpoint) {
                     endpoint.send(link, bytes);
                 }
             }
-            Output::ClosePairingLink { link } => {
-                if let Some(endpoint) = &mut self.endpoint {
+            Output::ClosePairingLink { endpoint, link } => {
+                if let Some(endpoint) = self.endpoints.get_mut(&endpoint) {
                     endpoint.close(link);
                 }
             }
-            Output::ClosePairing => self.endpoint = None,
+            Output::ClosePairing { endpoint } => drop(self.endpoints.remove(&endpoint)),
             Output::Reply { door, reply } => self.reply(door, reply).await,
             Output::Event { door, event } => self.event(door, event).await,
             Output::Log { text } => tracing::debug!(text, "the core says"),

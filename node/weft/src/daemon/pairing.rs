@@ -1,4 +1,4 @@
-//! The endpoint of an invitation: connections come and go, frames pass.
+//! The endpoints of invitations: connections come and go, frames pass.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use super::agents::FromStep;
 /// Frames that wait for a slow joiner: a whole pairing has a dozen.
 const FRAMES_WAITING: usize = 64;
 
-/// The open endpoint.
+/// An open endpoint.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     accepting: AbortHandle,
@@ -27,9 +27,14 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// Opens it; what happens there goes to `out`.
-    pub(super) fn open(seed: [u8; 32], reach: Reach, out: mpsc::Sender<FromStep>) -> Self {
+    pub(super) fn open(
+        endpoint: u64,
+        seed: [u8; 32],
+        reach: Reach,
+        out: mpsc::Sender<FromStep>,
+    ) -> Self {
         let (links, links_inbox) = mpsc::channel(FRAMES_WAITING);
-        let accepting: JoinHandle<()> = tokio::spawn(accept(seed, reach, out, links));
+        let accepting: JoinHandle<()> = tokio::spawn(accept(endpoint, seed, reach, out, links));
         Self {
             accepting: accepting.abort_handle(),
             links: links_inbox,
@@ -67,6 +72,7 @@ impl Drop for Endpoint {
 }
 
 async fn accept(
+    endpoint: u64,
     seed: [u8; 32],
     reach: Reach,
     out: mpsc::Sender<FromStep>,
@@ -75,9 +81,12 @@ async fn accept(
     let say = async |input| drop(out.send(FromStep::Input(input)).await);
     let mut listener = match PairListener::open(seed, reach).await {
         Ok(listener) => listener,
-        Err(error) => return say(Input::PairingFailed { reason: error.to_string() }).await,
+        Err(error) => {
+            let reason = error.to_string();
+            return say(Input::PairingFailed { endpoint, reason }).await;
+        }
     };
-    say(Input::PairingListening { addresses: listener.addresses.clone() }).await;
+    say(Input::PairingListening { endpoint, addresses: listener.addresses.clone() }).await;
     let mut next = 0;
     while let Some(stream) = listener.incoming.recv().await {
         next += 1;
@@ -86,13 +95,14 @@ async fn accept(
         if links.send((next, sender)).await.is_err() {
             return;
         }
-        say(Input::PairingConnected { link: next, remote: stream.remote }).await;
-        tokio::spawn(carry(next, stream, frames, out.clone()));
+        say(Input::PairingConnected { endpoint, link: next, remote: stream.remote }).await;
+        tokio::spawn(carry(endpoint, next, stream, frames, out.clone()));
     }
 }
 
 /// Carries frames both ways until either end closes.
 async fn carry(
+    endpoint: u64,
     link: u64,
     mut stream: PairStream,
     mut frames: mpsc::Receiver<Vec<u8>>,
@@ -114,7 +124,7 @@ async fn carry(
             },
             frame = stream.recv() => match frame {
                 Some(bytes) => {
-                    let input = Input::PairingFrame { link, bytes };
+                    let input = Input::PairingFrame { endpoint, link, bytes };
                     if out.send(FromStep::Input(input)).await.is_err() {
                         return;
                     }
@@ -123,5 +133,5 @@ async fn carry(
             },
         }
     }
-    drop(out.send(FromStep::Input(Input::PairingClosed { link })).await);
+    drop(out.send(FromStep::Input(Input::PairingClosed { endpoint, link })).await);
 }

@@ -1,0 +1,465 @@
+//! Two devices, their cores joined without a network: what crosses between owner and executor.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng as _;
+use weft_core::{
+    Context, Input, Node, NodeConfig, Output, audit,
+    door::{Command, DoorId, Event, Reply},
+    executor::ExecutionId,
+    links::StreamId,
+    membership,
+    registry::Installed,
+};
+use weft_protocol::{
+    audit::{Body, Ending, Record},
+    codec,
+    decision::{Decision, Effect, Point, Policy, Question},
+    device::{Kind, Role},
+    frame::Protocol,
+    graph::{Argument, Plan, Route, Step, StepIndex},
+    host_call::Refusal,
+    id::{BootId, DeviceId, Digest},
+    manifest::{EffectClass, Manifest},
+    row::{MemoryRows, Rows as _, Table},
+    run::{Failure, RunState},
+    signed::Signed,
+    time::{Now, Timestamp, WallTime},
+    value::Value,
+};
+use weft_trust::{
+    author::{Author, NewDevice, NewFabric, genesis},
+    graph::Graph,
+    keyring::Keyring,
+    secret::DeviceSecret,
+};
+
+const AGENT: &str = r#"
+name = "echo"
+version = "0.1.0"
+kind = "wasm"
+description = "Says what it is told."
+
+[[capability]]
+name = "echo.say"
+description = "Says it."
+effect = "read-only"
+[capability.arguments]
+required = ["text"]
+[capability.arguments.properties]
+text = { type = "string" }
+"#;
+
+/// Rules by the point at which they are asked.
+#[derive(Clone)]
+struct Stub {
+    owner: Effect,
+    executor: Effect,
+}
+
+impl Policy for Stub {
+    fn decide(&self, question: &Question) -> Decision {
+        let effect = match question.point {
+            Point::Owner => self.owner,
+            Point::Executor | Point::HostCall => self.executor,
+        };
+        Decision { effect, reason: format!("the stub says {effect}"), obligations: vec![] }
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::of(b"stub")
+    }
+}
+
+struct Device {
+    node: Node,
+    rows: MemoryRows,
+    policy: Stub,
+    replies: Vec<Reply>,
+    events: Vec<Event>,
+    executions: Vec<(ExecutionId, Value)>,
+    stopped: Vec<ExecutionId>,
+}
+
+/// The laptop (0) and the server (1), connected.
+struct Fabric {
+    devices: Vec<Device>,
+    now: Now,
+    cut: bool,
+}
+
+fn secret(n: u8) -> DeviceSecret {
+    DeviceSecret::from_seed(&[n; 32])
+}
+
+fn statements() -> Vec<Signed> {
+    let mut rng = ChaCha20Rng::from_seed([9; 32]);
+    let (laptop, server) = (secret(1), secret(2));
+    let new = NewFabric {
+        name: &"home".parse().unwrap(),
+        root: None,
+        device: &laptop,
+        device_name: &"laptop".parse().unwrap(),
+        kind: Kind::Laptop,
+    };
+    let first = genesis(new, WallTime::default(), &mut rng);
+    let graph = Graph::new(first.clone()).unwrap();
+    let mut keyring = Keyring::new(laptop.agreement().clone());
+    keyring.learn(&graph);
+    let add = Author::new(&graph, &keyring, laptop.signing())
+        .add(
+            NewDevice {
+                device: server.id(),
+                agreement: server.agreement().public(),
+                name: "server".parse().unwrap(),
+                kind: Kind::Server,
+                role: Role::Member,
+                confirmed: true,
+            },
+            WallTime::default(),
+            &mut rng,
+        )
+        .unwrap();
+    vec![first, add]
+}
+
+impl Fabric {
+    fn new(laptop: Stub, server: Stub) -> Self {
+        let now = Now { mono: Timestamp::from_millis(1_000), wall: WallTime::default() };
+        let devices = [(1, laptop), (2, server)]
+            .into_iter()
+            .map(|(n, policy)| {
+                let mut rows = MemoryRows::default();
+                rows.apply(membership::store(&statements()));
+                let manifest = Manifest::parse(AGENT).unwrap();
+                let component: Arc<[u8]> = Arc::from(b"component".as_slice());
+                let config = NodeConfig {
+                    secret: secret(n),
+                    boot: BootId { counter: 1, random: n.into() },
+                    seed: [n; 32],
+                    agents: vec![Installed::new(manifest, AGENT, component, true)],
+                };
+                let context = Context { now, rows: &rows, policy: &policy };
+                let node = Node::start(config, context).unwrap();
+                Device {
+                    node,
+                    rows,
+                    policy,
+                    replies: vec![],
+                    events: vec![],
+                    executions: vec![],
+                    stopped: vec![],
+                }
+            })
+            .collect();
+        let mut fabric = Self { devices, now, cut: false };
+        fabric.settle();
+        fabric.connect();
+        fabric
+    }
+
+    fn id(&self, device: usize) -> DeviceId {
+        self.devices[device].node.me()
+    }
+
+    fn connect(&mut self) {
+        self.cut = false;
+        for device in 0..2 {
+            let peer = self.id(1 - device);
+            self.feed(device, Input::Connected { device: peer, address: "there".into() });
+        }
+        for protocol in Protocol::SPOKEN {
+            for device in 0..2 {
+                let peer = self.id(1 - device);
+                let stream = StreamId(protocol as u64);
+                self.feed(device, Input::StreamOpened { stream, device: peer, protocol });
+            }
+        }
+        self.settle();
+    }
+
+    fn disconnect(&mut self) {
+        self.cut = true;
+        for device in 0..2 {
+            let peer = self.id(1 - device);
+            self.feed(device, Input::Disconnected { device: peer });
+        }
+        self.settle();
+    }
+
+    fn feed(&mut self, device: usize, input: Input) {
+        let it = &mut self.devices[device];
+        let context = Context { now: self.now, rows: &it.rows, policy: &it.policy };
+        it.node.handle_input(input, context);
+    }
+
+    /// Carries everything out until nothing is left. Frames are lost while the two are cut off.
+    fn settle(&mut self) {
+        let mut frames = VecDeque::new();
+        loop {
+            let mut idle = true;
+            for device in 0..2 {
+                while let Some(output) = self.devices[device].node.poll_output() {
+                    idle = false;
+                    let it = &mut self.devices[device];
+                    match output {
+                        Output::Send { stream, bytes } => {
+                            frames.push_back((1 - device, stream, bytes));
+                        }
+                        Output::Persist { ticket, writes, .. } => {
+                            it.rows.apply(writes);
+                            self.feed(device, Input::Persisted(ticket));
+                        }
+                        Output::Execute { execution, arguments, .. } => {
+                            it.executions.push((execution, arguments));
+                        }
+                        Output::StopExecution(execution) => it.stopped.push(execution),
+                        Output::Reply { reply, .. } => it.replies.push(reply),
+                        Output::Event { door: Some(_), event } => it.events.push(event),
+                        Output::Members(_)
+                        | Output::Remember { .. }
+                        | Output::Admit { .. }
+                        | Output::Disconnect { .. }
+                        | Output::AnswerCall { .. }
+                        | Output::OpenPairing { .. }
+                        | Output::SendPairing { .. }
+                        | Output::ClosePairingLink { .. }
+                        | Output::ClosePairing { .. }
+                        | Output::Event { door: None, .. }
+                        | Output::Log { .. } => {}
+                    }
+                }
+            }
+            while let Some((to, stream, bytes)) = frames.pop_front() {
+                idle = false;
+                if !self.cut {
+                    self.feed(to, Input::Frame { stream, bytes });
+                }
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn wait(&mut self, duration: Duration) {
+        self.now = Now { mono: self.now.mono + duration, wall: self.now.wall + duration };
+        for device in 0..2 {
+            let it = &mut self.devices[device];
+            let context = Context { now: self.now, rows: &it.rows, policy: &it.policy };
+            it.node.handle_timeout(context);
+        }
+        self.settle();
+    }
+
+    /// The laptop's person wants it said on the server.
+    fn say_on_server(&mut self, can_ask: bool) {
+        let step = Step {
+            index: StepIndex(1),
+            capability: "echo.say".parse().unwrap(),
+            arguments: BTreeMap::from([("text".into(), Argument::Literal("hello".into()))]),
+            device: Some("server".into()),
+            after: [].into(),
+            effect: EffectClass::ReadOnly,
+            may_call: vec![],
+        };
+        let command = Command::Do {
+            words: "say hello on the server".into(),
+            plan: Plan::new(Route::Phrases, vec![step]).unwrap(),
+            files: BTreeMap::new(),
+            local_time: "1970-01-01T00:00:00".into(),
+            time_zone: "UTC".into(),
+            can_ask,
+        };
+        self.feed(0, Input::Command { door: DoorId(1), command });
+        self.settle();
+    }
+
+    fn finish(&mut self, device: usize, result: Result<Value, Failure>) {
+        let (execution, _) = self.devices[device].executions.pop().expect("something runs there");
+        self.feed(device, Input::Executed { execution, result });
+        self.settle();
+    }
+
+    /// How the laptop's run ended, once the answer no longer waits for other devices.
+    fn ended(&mut self) -> Option<(RunState, Option<String>)> {
+        self.devices[0].events.iter().find_map(|event| {
+            if let Event::RunEnded { state, failure, .. } = event {
+                Some((*state, failure.clone()))
+            } else {
+                None
+            }
+        })
+    }
+
+    fn records(&self, device: usize) -> Vec<Body> {
+        let rows = &self.devices[device].rows;
+        audit::verify(self.id(device), vec![], rows).expect("the chain verifies");
+        rows.scan_from(Table::Audit, &[], 0, 1_000)
+            .unwrap()
+            .into_iter()
+            .map(|(_, bytes)| {
+                let signed: Signed = codec::decode(&bytes, 16_384).unwrap();
+                codec::decode::<Record>(&signed.bytes, 16_384).unwrap().body
+            })
+            .collect()
+    }
+
+    /// What the chain says of steps: who asked, and what the rules said; and how they ended.
+    fn steps(&self, device: usize) -> Vec<String> {
+        let word = |body: Body| match body {
+            Body::Intent { point, decision, .. } => Some(format!("{point} {}", decision.effect)),
+            Body::Outcome { ending, .. } => Some(ending.to_string()),
+            Body::Segment { .. }
+            | Body::Checkpoint
+            | Body::Trust { .. }
+            | Body::Operator { .. }
+            | Body::Strangers { .. } => None,
+        };
+        self.records(device).into_iter().filter_map(word).collect()
+    }
+}
+
+const ALLOW: Stub = Stub { owner: Effect::Allow, executor: Effect::Allow };
+
+#[test]
+fn a_step_runs_where_the_words_say_and_both_chains_tell_of_it() {
+    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    fabric.say_on_server(false);
+    assert!(matches!(fabric.devices[0].replies[..], [Reply::RunStarted { .. }]));
+    assert_eq!(fabric.devices[1].executions[0].1.get("text"), Some(&Value::from("hello")));
+    fabric.finish(1, Ok("hello".into()));
+    assert_eq!(fabric.ended(), Some((RunState::Done, None)));
+    assert_eq!(fabric.steps(0), ["owner allow", "done"]);
+    assert_eq!(fabric.steps(1), ["executor allow", "done"]);
+}
+
+#[test]
+fn what_the_executors_rules_deny_does_not_run_though_the_owners_allow_it() {
+    let deny = Stub { executor: Effect::Deny, ..ALLOW };
+    let mut fabric = Fabric::new(ALLOW, deny);
+    fabric.say_on_server(false);
+    assert!(fabric.devices[1].executions.is_empty());
+    let (state, failure) = fabric.ended().unwrap();
+    assert_eq!(state, RunState::Failed);
+    assert!(failure.unwrap().contains("server refused: the stub says deny"));
+    assert_eq!(fabric.steps(0), ["owner allow", "denied"]);
+    assert_eq!(fabric.steps(1), ["executor deny"]);
+}
+
+#[test]
+fn what_the_owners_rules_deny_is_never_offered() {
+    let deny = Stub { owner: Effect::Deny, ..ALLOW };
+    let mut fabric = Fabric::new(deny, ALLOW);
+    fabric.say_on_server(false);
+    assert!(fabric.devices[1].executions.is_empty());
+    assert_eq!(fabric.ended().unwrap().0, RunState::Failed);
+    assert_eq!(fabric.steps(0), ["owner deny"]);
+    assert!(fabric.steps(1).is_empty());
+}
+
+#[test]
+fn what_is_asked_runs_after_a_persons_yes_and_not_after_a_no() {
+    let ask = Stub { owner: Effect::Ask, executor: Effect::Ask };
+    for yes in [true, false] {
+        let mut fabric = Fabric::new(ask.clone(), ask.clone());
+        fabric.say_on_server(true);
+        let Some(Event::Asked { run, step, .. }) = fabric.devices[0].events.last().cloned() else {
+            panic!("nobody was asked: {:?}", fabric.devices[0].events);
+        };
+        fabric.feed(
+            0,
+            Input::Command { door: DoorId(1), command: Command::Consent { run, step, yes } },
+        );
+        fabric.settle();
+        if yes {
+            fabric.finish(1, Ok("hello".into()));
+            assert_eq!(fabric.ended(), Some((RunState::Done, None)));
+            assert_eq!(fabric.steps(1), ["executor allow", "done"]);
+        } else {
+            assert!(fabric.devices[1].executions.is_empty());
+            assert_eq!(fabric.ended().unwrap().0, RunState::Failed);
+            assert_eq!(fabric.steps(0), ["owner deny"]);
+        }
+    }
+}
+
+#[test]
+fn what_is_asked_is_denied_where_nobody_can_be_asked() {
+    let ask = Stub { owner: Effect::Ask, executor: Effect::Ask };
+    let mut fabric = Fabric::new(ask.clone(), ask);
+    fabric.say_on_server(false);
+    assert_eq!(fabric.ended().unwrap().0, RunState::Failed);
+    assert!(fabric.devices[1].executions.is_empty());
+}
+
+#[test]
+fn an_executor_does_not_take_an_owners_word_for_a_persons_yes() {
+    // The owner's rules allow, so nobody is asked; the executor's rules want a person.
+    let ask = Stub { executor: Effect::Ask, ..ALLOW };
+    let mut fabric = Fabric::new(ALLOW, ask);
+    fabric.say_on_server(true);
+    assert!(fabric.devices[1].executions.is_empty());
+    assert!(fabric.ended().unwrap().1.unwrap().contains("nobody was asked"));
+}
+
+#[test]
+fn a_cancelled_run_stops_on_the_executor() {
+    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    fabric.say_on_server(false);
+    let Some(Reply::RunStarted { run }) = fabric.devices[0].replies.first().cloned() else {
+        panic!("the run did not start");
+    };
+    fabric.feed(0, Input::Command { door: DoorId(1), command: Command::Cancel { run } });
+    fabric.settle();
+    assert_eq!(fabric.ended().unwrap().0, RunState::Cancelled);
+    assert_eq!(fabric.devices[1].stopped.len(), 1);
+    assert_eq!(fabric.steps(1), ["executor allow", "cancelled"]);
+}
+
+#[test]
+fn an_executor_that_goes_away_ends_the_step_with_the_reason() {
+    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    fabric.say_on_server(false);
+    fabric.disconnect();
+    let (state, failure) = fabric.ended().unwrap();
+    assert_eq!(state, RunState::Failed);
+    assert!(failure.unwrap().contains("server: "), "the reason names the device");
+    // The late outcome of the device that went away changes nothing.
+    fabric.finish(1, Ok("hello".into()));
+    fabric.connect();
+    assert_eq!(fabric.steps(0), ["owner allow", "cancelled"]);
+}
+
+#[test]
+fn an_executor_that_falls_silent_counts_as_lost_after_its_lease() {
+    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    fabric.say_on_server(false);
+    fabric.cut = true;
+    for _ in 0..14 {
+        fabric.wait(Duration::from_secs(1));
+    }
+    assert_eq!(fabric.ended(), None, "the lease still runs");
+    fabric.wait(Duration::from_secs(2));
+    assert_eq!(fabric.ended().unwrap().0, RunState::Failed);
+}
+
+#[test]
+fn an_agents_failure_is_the_steps_and_has_its_reason() {
+    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    fabric.say_on_server(false);
+    let failure = Failure { refusal: Refusal::Failed, reason: "it broke".into() };
+    fabric.finish(1, Err(failure));
+    assert_eq!(fabric.ended(), Some((RunState::Failed, Some("it broke".into()))));
+    assert!(
+        fabric
+            .records(1)
+            .iter()
+            .any(|body| { matches!(body, Body::Outcome { ending: Ending::Failed, .. }) })
+    );
+}
