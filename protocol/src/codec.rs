@@ -86,8 +86,8 @@ fn item(bytes: &[u8], at: usize, depth: usize) -> Result<usize, DecodeError> {
             20..=22 => Ok(at + 1),
             27 => {
                 let end = at + 9;
-                let raw = bytes.get(at + 1..end).ok_or_else(|| malformed("cut short"))?;
-                let number = f64::from_be_bytes(raw.try_into().expect("eight bytes were taken"));
+                let raw = bytes.get(at + 1..end).and_then(|raw| raw.try_into().ok());
+                let number = f64::from_be_bytes(raw.ok_or_else(|| malformed("cut short"))?);
                 if number.is_finite() { Ok(end) } else { Err(malformed("not a finite number")) }
             }
             _ => Err(malformed("a simple value that is not used")),

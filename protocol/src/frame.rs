@@ -35,8 +35,7 @@ word_enum! {
 
 impl Protocol {
     /// Those that are spoken now.
-    pub const SPOKEN: [Self; 5] =
-        [Self::Trust, Self::Presence, Self::Sync, Self::Run, Self::Audit];
+    pub const SPOKEN: [Self; 5] = [Self::Trust, Self::Presence, Self::Sync, Self::Run, Self::Audit];
 
     /// The libp2p protocol name.
     pub fn name(self) -> String {

@@ -193,10 +193,8 @@ impl Plan {
             if step.index != expected {
                 return Err(PlanError::Misnumbered { expected, found: step.index });
             }
-            if let Some(on) = step
-                .dependencies()
-                .into_iter()
-                .find(|on| *on >= step.index || on.0 == 0)
+            if let Some(on) =
+                step.dependencies().into_iter().find(|on| *on >= step.index || on.0 == 0)
             {
                 return Err(PlanError::NotBefore { step: step.index, on });
             }

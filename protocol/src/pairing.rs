@@ -299,7 +299,7 @@ mod tests {
             Transcript { inviter_nonce: Nonce([99; 32]), ..base.clone() },
             Transcript { joiner_nonce: Nonce([99; 32]), ..base.clone() },
             Transcript { inviter: DeviceId::from_bytes([99; 32]), ..base.clone() },
-            Transcript { joiner: Party { kind: Kind::Server, ..party() }, ..base.clone() },
+            Transcript { joiner: Party { kind: Kind::Server, ..party() }, ..transcript() },
         ];
         for changed in changed {
             assert_ne!(changed.digest(), base.digest(), "{changed:?}");

@@ -45,9 +45,16 @@ pub enum SyncMessage {
     /// Messages of Automerge's sync protocol.
     #[n(1)]
     Documents(#[n(0)] Vec<DocumentMessage>),
-    /// Signed [`crate::document::Tombstone`]s.
+    /// What was deleted.
     #[n(2)]
-    Tombstones(#[n(0)] Vec<Signed>),
+    Tombstones {
+        /// Signed [`crate::document::Tombstone`]s.
+        #[n(0)]
+        tombstones: Vec<Signed>,
+        /// Of these documents the sender has nothing left.
+        #[n(1)]
+        gone: Vec<DocumentKey>,
+    },
     /// Documents on which the sender has nothing more to say in this session until one of their
     /// copies changes, though they differ: changes are parked, or its copy is set aside.
     #[n(3)]
@@ -192,6 +199,9 @@ pub struct Advance {
     /// A summary of what it has, by which the receiver knows what it lacks.
     #[n(2)]
     pub have: Option<Have>,
+    /// Whether the sender has not heard from the receiver about this document and waits for it.
+    #[n(3)]
+    pub asks: bool,
 }
 
 /// A summary of changes.
@@ -225,6 +235,7 @@ mod tests {
                 heads: vec![ChangeHash([3; 32])],
                 need: vec![],
                 have: Some(Have { last_sync: vec![], bloom: vec![9; 4] }),
+                asks: true,
             }),
         }])
     }

@@ -21,9 +21,9 @@ pub enum Value {
     /// Bytes, for what is no text.
     Bytes(Vec<u8>),
     /// Values in order.
-    List(Vec<Value>),
+    List(Vec<Self>),
     /// Values by name.
-    Map(BTreeMap<String, Value>),
+    Map(BTreeMap<String, Self>),
 }
 
 impl Value {
@@ -116,7 +116,9 @@ impl From<serde_json::Value> for Value {
                 Self::Int,
             ),
             serde_json::Value::String(text) => Self::Text(text),
-            serde_json::Value::Array(list) => Self::List(list.into_iter().map(Into::into).collect()),
+            serde_json::Value::Array(list) => {
+                Self::List(list.into_iter().map(Into::into).collect())
+            }
             serde_json::Value::Object(map) => {
                 Self::Map(map.into_iter().map(|(key, value)| (key, value.into())).collect())
             }

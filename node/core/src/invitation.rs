@@ -239,12 +239,8 @@ impl Invitations {
             role: open.role,
         };
         let text = ticket.to_string();
-        let invitation = Invitation {
-            ticket,
-            fabric: state.name.clone(),
-            name: me.name.clone(),
-            kind: me.kind,
-        };
+        let invitation =
+            Invitation { ticket, fabric: state.name.clone(), name: me.name.clone(), kind: me.kind };
         let seed = super::node::draw(rng);
         open.inviter = Some(Inviter::new(invitation, membership.secret().clone(), seed, now));
         if let Some(door) = open.door {
@@ -370,13 +366,7 @@ impl Invitations {
         self.feed(endpoint, input, now, membership);
     }
 
-    fn feed(
-        &mut self,
-        endpoint: u64,
-        input: InviterInput,
-        now: Now,
-        membership: &mut Membership,
-    ) {
+    fn feed(&mut self, endpoint: u64, input: InviterInput, now: Now, membership: &mut Membership) {
         if let Some(inviter) = self.inviter(endpoint) {
             inviter.handle_input(input, now);
         }

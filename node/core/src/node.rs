@@ -16,7 +16,7 @@ use weft_protocol::{
     frame::Protocol,
     graph::StepIndex,
     id::{BootId, DeviceId, DocumentId, RunId, SegmentId, TimerId},
-    row::Write,
+    row::{Row, Table, Write},
     time::{Now, Timestamp},
     value::Value,
 };
@@ -176,7 +176,10 @@ impl Node {
             settling: Vec::new(),
             outputs: VecDeque::new(),
         };
-        let writes = node.chain.start(boot, None, context.now.wall);
+        let mut writes = node.chain.start(boot, None, context.now.wall);
+        // On the disk before anything is written under it, so that no later start can draw it unseen.
+        let row = Row::named(Table::Node, &[], b"start nonce");
+        writes.push(Write::Put(row, start_nonce.0.to_vec()));
         node.persist(Batch::synced(writes), After::Nothing);
         node.outputs.push_back(Output::Members(node.membership.others()));
         for (device, addresses) in node.membership.remembered(context.rows)? {

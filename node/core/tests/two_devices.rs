@@ -1,5 +1,7 @@
 //! Two devices, their cores joined without a network: what crosses between owner and executor.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,

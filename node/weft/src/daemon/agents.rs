@@ -102,11 +102,7 @@ fn split_files(arguments: Value) -> (Value, BTreeMap<String, Vec<u8>>) {
     (Value::Map(map), files)
 }
 
-async fn run_model(
-    step: Step,
-    llm: &Llm,
-    out: &mpsc::Sender<FromStep>,
-) -> Result<Value, Failure> {
+async fn run_model(step: Step, llm: &Llm, out: &mpsc::Sender<FromStep>) -> Result<Value, Failure> {
     let invalid = |reason: &str| Failure { refusal: Refusal::Invalid, reason: reason.to_owned() };
     if step.capability.as_str() != "llm.generate" {
         return Err(invalid("the model does not do that"));

@@ -170,8 +170,7 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
 impl Core {
     /// Hands an input to the core, and carries out what it wants.
     async fn feed(&mut self, input: Input) {
-        let context =
-            Context { now: clock::now(), rows: self.store.as_ref(), policy: &self.rules };
+        let context = Context { now: clock::now(), rows: self.store.as_ref(), policy: &self.rules };
         self.node.handle_input(input, context);
         self.carry_out().await;
     }
@@ -180,8 +179,7 @@ impl Core {
         if clock::now().mono.since(self.battery_read) >= BATTERY_EVERY {
             self.read_battery().await;
         }
-        let context =
-            Context { now: clock::now(), rows: self.store.as_ref(), policy: &self.rules };
+        let context = Context { now: clock::now(), rows: self.store.as_ref(), policy: &self.rules };
         self.node.handle_timeout(context);
         self.carry_out().await;
     }

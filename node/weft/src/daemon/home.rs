@@ -94,8 +94,9 @@ impl Home {
                 self.write_settings(&settings)?;
                 Ok(settings)
             }
-            Err(error) => Err(error)
-                .with_context(|| format!("failed to read {}", self.settings().display())),
+            Err(error) => {
+                Err(error).with_context(|| format!("failed to read {}", self.settings().display()))
+            }
         }
     }
 

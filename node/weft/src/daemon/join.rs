@@ -78,7 +78,8 @@ pub(crate) fn run(
             home.path().display()
         );
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let outcome = runtime.block_on(pair(home, request, Arc::new(ask)));
     // A question that nobody answered still waits for a key.
     runtime.shutdown_background();

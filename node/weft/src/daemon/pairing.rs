@@ -35,11 +35,7 @@ impl Endpoint {
     ) -> Self {
         let (links, links_inbox) = mpsc::channel(FRAMES_WAITING);
         let accepting: JoinHandle<()> = tokio::spawn(accept(endpoint, seed, reach, out, links));
-        Self {
-            accepting: accepting.abort_handle(),
-            links: links_inbox,
-            senders: BTreeMap::new(),
-        }
+        Self { accepting: accepting.abort_handle(), links: links_inbox, senders: BTreeMap::new() }
     }
 
     /// Sends a frame. A connection that is gone or does not read is let be.
