@@ -45,9 +45,7 @@ fn without_key_log() -> ExitCode {
     let program = env::current_exe();
     let name = arguments.next().unwrap_or_else(|| "weft".into());
     let error = match program {
-        Ok(program) => {
-            Command::new(program).arg0(name).args(arguments).env_remove(KEY_LOG).exec()
-        }
+        Ok(program) => Command::new(program).arg0(name).args(arguments).env_remove(KEY_LOG).exec(),
         Err(error) => error,
     };
     cli::complain(&format!("failed to start without {KEY_LOG}: {error}"));
