@@ -1,6 +1,6 @@
 //! Statements: who belongs to a fabric, and who said so.
 //!
-//! A statement is a [`Signed`](crate::signed::Signed) under
+//! A statement is a [`Signed`] under
 //! [`Domain::Statement`](crate::signed::Domain::Statement) whose bytes are a [`Statement`]. It names
 //! its author's previous statement and the newest statements that its author knew, so that all
 //! statements of a fabric form one graph with `Genesis` at its bottom. What they add up to is

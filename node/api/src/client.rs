@@ -109,7 +109,7 @@ impl Client {
         })
     }
 
-    /// Asks; `request` is an object of [`crate::request`]'s form, without its number.
+    /// Asks; `request` is an object of `crate::request`'s form, without its number.
     ///
     /// # Errors
     ///
