@@ -44,7 +44,47 @@ pub enum DecodeError {
 ///
 /// Never: writing to memory cannot fail, and no type of this crate refuses to encode.
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
-    minicbor::to_vec(value).expect("a Vec takes all bytes")
+    let bytes = minicbor::to_vec(value).expect("a Vec takes all bytes");
+    debug_assert_eq!(check(&bytes), Ok(()), "what is written can be read");
+    bytes
+}
+
+/// Maps with text keys, in the order that the codec wants: shorter keys first.
+pub mod text_map {
+    use std::collections::BTreeMap;
+
+    use minicbor::{Decode, Decoder, Encode, Encoder};
+
+    /// Encodes the entries by their keys' encoded bytes.
+    ///
+    /// # Errors
+    ///
+    /// The writer's own.
+    pub fn encode<C, T: Encode<C>, W: minicbor::encode::Write>(
+        map: &BTreeMap<String, T>,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        let mut entries: Vec<_> = map.iter().collect();
+        entries.sort_by_key(|(key, _)| (key.len(), key.as_bytes()));
+        e.map(entries.len() as u64)?;
+        entries.into_iter().try_for_each(|(key, value)| {
+            e.str(key)?;
+            value.encode(e, ctx)
+        })
+    }
+
+    /// Decodes entries in any order; [`super::check`] has seen to it.
+    ///
+    /// # Errors
+    ///
+    /// A key is no text, or a value not what it should be.
+    pub fn decode<'b, C, T: Decode<'b, C>>(
+        d: &mut Decoder<'b>,
+        ctx: &mut C,
+    ) -> Result<BTreeMap<String, T>, minicbor::decode::Error> {
+        BTreeMap::decode(d, ctx)
+    }
 }
 
 /// Decodes a value of at most `max` bytes.

@@ -112,6 +112,7 @@ pub struct Step {
     pub capability: CapabilityName,
     /// With what.
     #[n(2)]
+    #[cbor(with = "crate::codec::text_map")]
     pub arguments: BTreeMap<String, Argument>,
     /// The name of the device that the words bind it to.
     #[n(3)]
@@ -205,5 +206,49 @@ impl Plan {
     /// The step of that number.
     pub fn step(&self, index: StepIndex) -> Option<&Step> {
         self.steps.get(usize::from(index.0).checked_sub(1)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    #[test]
+    fn a_plan_comes_back_whatever_its_arguments_are_called() {
+        let argument = |text: &str| Argument::Literal(text.into());
+        let step = Step {
+            index: StepIndex(1),
+            capability: "timer.set".parse().unwrap(),
+            arguments: [
+                ("duration".into(), argument("PT2S")),
+                ("label".into(), argument("tea")),
+                ("at".into(), Argument::Path("x".into())),
+            ]
+            .into(),
+            device: None,
+            after: BTreeSet::new(),
+            effect: EffectClass::Idempotent,
+            may_call: vec![],
+        };
+        let plan = Plan::new(Route::Phrases, vec![step]).unwrap();
+        assert_eq!(codec::decode(&codec::encode(&plan), usize::MAX), Ok(plan));
+    }
+
+    #[test]
+    fn a_step_depends_only_on_earlier_ones() {
+        let step = |index, on| Step {
+            index: StepIndex(index),
+            capability: "text.summarize".parse().unwrap(),
+            arguments: [("text".into(), Argument::Output(StepIndex(on)))].into(),
+            device: None,
+            after: BTreeSet::new(),
+            effect: EffectClass::Pure,
+            may_call: vec![],
+        };
+        let wrong = Plan::new(Route::Graph, vec![step(1, 1)]);
+        assert!(matches!(wrong, Err(PlanError::NotBefore { .. })));
+        let misnumbered = Plan::new(Route::Graph, vec![step(2, 1)]);
+        assert!(matches!(misnumbered, Err(PlanError::Misnumbered { .. })));
     }
 }

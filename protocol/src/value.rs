@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use minicbor::{Decode, Decoder, Encode, Encoder, data::Type, decode, encode};
 
+use crate::codec::text_map;
+
 /// An argument or a result.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub enum Value {
@@ -160,16 +162,7 @@ impl<C> Encode<C> for Value {
                 e.array(list.len() as u64)?;
                 list.iter().try_for_each(|value| value.encode(e, ctx))
             }
-            Self::Map(map) => {
-                // Bytewise order of the encoded keys puts the shorter text first.
-                let mut entries: Vec<_> = map.iter().collect();
-                entries.sort_by_key(|(key, _)| (key.len(), key.as_bytes()));
-                e.map(entries.len() as u64)?;
-                entries.into_iter().try_for_each(|(key, value)| {
-                    e.str(key)?;
-                    value.encode(e, ctx)
-                })
-            }
+            Self::Map(map) => text_map::encode(map, e, ctx),
         }
     }
 }
