@@ -383,12 +383,12 @@ impl NetActor {
         };
         let opts = DialOpts::peer_id(peer)
             .addresses(self.addresses(device))
-            // A connection that is on its way out must not hold up the next.
-            .condition(PeerCondition::NotDialing)
+            // Neither a connection that is on its way out nor a dial to where the peer no longer is
+            // must hold up the next; how many dials there are is for `redial` to say.
+            .condition(PeerCondition::Always)
             .build();
         match self.swarm.dial(opts) {
-            // The dial under way will report.
-            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            Ok(()) => {}
             Err(DialError::NoAddresses) => self.on_dial_failed(device, DialFailure::NoAddress),
             Err(error) => {
                 self.on_dial_failed(device, DialFailure::Unreachable { why: error.to_string() });

@@ -3,7 +3,9 @@
 //! A member is dialled at once when it becomes one, when a new address of it is known, when it is
 //! sighted and when a connection that had settled is lost; after a failure the wait doubles, from
 //! [`BACKOFF_MIN`] to [`BACKOFF_MAX`]. A connection that ends before it settled counts as a
-//! failure, so that a peer which accepts and hangs up is not dialled in a loop.
+//! failure, so that a peer which accepts and hangs up is not dialled in a loop. A dial to an address
+//! that leads nowhere takes seconds to fail, so what becomes known meanwhile is dialled beside it;
+//! once, since anybody on the network can make sightings.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -48,7 +50,10 @@ enum State {
     Waiting {
         until: Timestamp,
     },
-    Dialling,
+    Dialling {
+        /// A second dial is under way, to addresses that became known during the first.
+        twice: bool,
+    },
     Connected {
         since: Timestamp,
         settled: bool,
@@ -102,7 +107,8 @@ impl Redial {
             Input::Lost(device) => self.on_lost(device, now),
             Input::Failed(device) => {
                 if let Some(member) = self.members.get_mut(&device)
-                    && member.state == State::Dialling
+                    && let State::Dialling { twice } = &mut member.state
+                    && !std::mem::take(twice)
                 {
                     member.fail(now);
                 }
@@ -117,7 +123,7 @@ impl Redial {
             if let State::Waiting { until } = member.state
                 && until <= now
             {
-                member.state = State::Dialling;
+                member.state = State::Dialling { twice: false };
                 self.dials.push_back(device);
             }
         }
@@ -128,7 +134,7 @@ impl Redial {
             .values()
             .filter_map(|member| match member.state {
                 State::Waiting { until } => Some(until),
-                State::Unreachable | State::Dialling | State::Connected { .. } => None,
+                State::Unreachable | State::Dialling { .. } | State::Connected { .. } => None,
             })
             .min()
     }
@@ -169,7 +175,13 @@ impl Redial {
                 member.failures = 0;
                 member.state = State::Waiting { until: now };
             }
-            State::Dialling | State::Connected { .. } => {}
+            State::Dialling { twice } => {
+                if !twice {
+                    member.state = State::Dialling { twice: true };
+                    self.dials.push_back(device);
+                }
+            }
+            State::Connected { .. } => {}
         }
     }
 
@@ -296,6 +308,23 @@ mod tests {
         ];
         assert_eq!(dials(&mut redial, inputs), [(0, DEVICE), (100, DEVICE)]);
         assert_eq!(redial.poll_timeout(), None);
+    }
+
+    #[test]
+    fn what_becomes_known_during_a_dial_is_dialled_beside_it_once() {
+        let mut redial = Redial::default();
+        let inputs = vec![
+            (0, members(&[DEVICE])),
+            (0, Input::Reachable(DEVICE)),
+            (100, Input::Reachable(DEVICE)),
+            (110, Input::Reachable(DEVICE)),
+        ];
+        assert_eq!(dials(&mut redial, inputs), [(0, DEVICE), (100, DEVICE)]);
+        // The first failure leaves the second dial under way, and is not waited for.
+        redial.handle_input(Input::Failed(DEVICE), at(5_000));
+        assert_eq!(redial.poll_timeout(), None);
+        redial.handle_input(Input::Failed(DEVICE), at(5_100));
+        assert_eq!(redial.poll_timeout(), Some(at(5_350)));
     }
 
     #[test]
