@@ -758,6 +758,15 @@ fn choose(
         calls: capability.calls.clone(),
         only_here: task.only_here.or(here),
         named: task.named,
+        unavailable: capability
+            .calls
+            .iter()
+            .find(|call| {
+                !env.neighbours
+                    .iter()
+                    .any(|it| it.reachable && env.registry.has(&it.subject.id, call))
+            })
+            .cloned(),
         bytes: codec::encode(&task.arguments).len() as u64,
     };
     let facts: Vec<Facts> = env

@@ -15,6 +15,7 @@ use weft_protocol::{
     document::{DocumentKind, StartNonce},
     frame::Protocol,
     graph::StepIndex,
+    host_call::Refusal,
     id::{BootId, DeviceId, DocumentId, RunId, SegmentId, TimerId},
     row::{Row, Table, Write},
     time::{Now, Timestamp},
@@ -49,6 +50,8 @@ enum After {
     Membership,
     Invitation(u64),
     Timers(Vec<schedule::DueTimer>),
+    /// A door waits for it.
+    Done(DoorId),
     Shown(Head),
     Nothing,
 }
@@ -432,7 +435,10 @@ impl Node {
                 also_on.sort();
             }
             let Settling { door, event, .. } = settling;
-            self.outputs.push_back(Output::Event { door, event });
+            if door.is_some() {
+                self.outputs.push_back(Output::Event { door, event: event.clone() });
+            }
+            self.tell_watchers(event);
         }
     }
 
@@ -475,6 +481,7 @@ impl Node {
                 let message = self.witnesses.synced(head, &self.chain);
                 self.broadcast(Protocol::Audit, &codec::encode(&message), None);
             }
+            After::Done(door) => self.reply(door, Reply::Done),
             After::Nothing => {}
         }
     }
@@ -496,6 +503,10 @@ impl Node {
                 let contacts = self.contacts(context.now);
                 let membership = &mut self.membership;
                 self.invitations.persisted(endpoint, false, contacts, context.now, membership);
+            }
+            After::Done(door) => {
+                let reason = reason.to_owned();
+                self.reply(door, Reply::Refused { refusal: Refusal::Failed, reason });
             }
             After::Membership | After::Timers(_) | After::Shown(_) | After::Nothing => {}
         }
@@ -593,8 +604,9 @@ impl Node {
 
     fn tell_run(&mut self, run: &RunId, event: Event) {
         if let Some(door) = self.runs.door(run) {
-            self.outputs.push_back(Output::Event { door: Some(door), event });
+            self.outputs.push_back(Output::Event { door: Some(door), event: event.clone() });
         }
+        self.tell_watchers(event);
     }
 
     fn warn(&mut self, text: String) {

@@ -28,8 +28,9 @@ const LINK_BYTES_PER_SECOND: u64 = 10_000_000;
 const ROUND_TRIP_UNKNOWN_MICROS: u64 = 2_000;
 /// What one step in the queue is expected to take.
 const QUEUED_STEP_MICROS: u64 = 50_000;
-/// The price of a capability that the device would itself have to ask another for.
-const CALL_ELSEWHERE_MICROS: u64 = 10_000_000;
+/// The price of a capability that the device would itself have to ask another for: over what the
+/// slowest model takes, so that the work goes where the capability is.
+const CALL_ELSEWHERE_MICROS: u64 = 120_000_000;
 /// The price of draining a battery, for the heavy work of a model.
 const BATTERY_MICROS: u64 = 2_000_000;
 /// The price of a metered link.
@@ -48,6 +49,8 @@ pub struct Need {
     pub only_here: Option<&'static str>,
     /// The device that the words name.
     pub named: Option<DeviceId>,
+    /// What it would call and no device that is here has.
+    pub unavailable: Option<CapabilityName>,
     /// Bytes of arguments that would travel.
     pub bytes: u64,
 }
@@ -148,6 +151,9 @@ fn obstacle(need: &Need, facts: &Facts) -> Option<String> {
     if !facts.offers {
         return Some(format!("doesn't have {}", need.capability));
     }
+    if let Some(unavailable) = &need.unavailable {
+        return Some(format!("no device that is here has {unavailable}"));
+    }
     match facts.decision.effect {
         Effect::Allow | Effect::Ask => None,
         Effect::Deny => Some(format!("not allowed there: {}", facts.decision.reason)),
@@ -232,6 +238,7 @@ mod tests {
             calls: vec!["llm.generate".parse().unwrap()],
             only_here: None,
             named: None,
+            unavailable: None,
             bytes: 20_000,
         }
     }

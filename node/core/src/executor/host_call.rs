@@ -122,10 +122,7 @@ impl Execution {
                 self.edits.push(Edit::Delete { id: document });
                 let confirmed = timer.fires_on == env.me
                     || env.neighbour(&timer.fires_on).is_some_and(|it| it.reachable);
-                Ok(Answer::Now(Value::map([
-                    ("confirmed", Value::Bool(confirmed)),
-                    ("fires_on", Value::Text(env.name(&timer.fires_on))),
-                ])))
+                Ok(Answer::Now(Value::Bool(confirmed)))
             }
             HostCall::Invoke { capability, arguments } => {
                 if !self.capability.calls.contains(&capability) {

@@ -104,7 +104,10 @@ impl Node {
                 self.invitations.close(context.now, &mut self.membership);
                 Ok(Reply::Done)
             }
-            Command::Revoke { device } => self.revoke(&device, context),
+            Command::Revoke { device } => match self.revoke(door, &device, context) {
+                Ok(()) => return,
+                Err(refused) => Err(refused),
+            },
             Command::Audit { position, limit } => audit_views(position, limit, context),
             Command::Verify => self.verify(context),
             Command::Watch => Ok(Reply::Done),
@@ -328,7 +331,13 @@ impl Node {
             .collect()
     }
 
-    fn revoke(&mut self, word: &str, context: Context<'_>) -> Result<Reply, (Refusal, String)> {
+    /// Puts a device out. The door is answered when that is on the disk.
+    fn revoke(
+        &mut self,
+        door: DoorId,
+        word: &str,
+        context: Context<'_>,
+    ) -> Result<(), (Refusal, String)> {
         let subjects: Vec<_> = self.membership.subjects().collect();
         let device = match word.parse() {
             Ok(id) => id,
@@ -339,10 +348,13 @@ impl Node {
         self.membership
             .revoke(device, context.now)
             .map_err(|error| (Refusal::Denied, error.to_string()))?;
+        for output in self.membership.poll_outputs() {
+            self.on_membership(output, context);
+        }
         let body = Body::Operator { action: "device revoke".into() };
         let (_, writes) = self.chain.append(body, context.now.wall);
-        self.persist(Batch::ordered(writes), After::Nothing);
-        Ok(Reply::Done)
+        self.persist(Batch::synced(writes), After::Done(door));
+        Ok(())
     }
 
     fn verify(&self, context: Context<'_>) -> Result<Reply, (Refusal, String)> {

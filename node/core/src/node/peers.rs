@@ -213,14 +213,15 @@ impl Node {
 
     /// Sends where the protocol is spoken; elsewhere what is said is said again when it is.
     pub(super) fn send(&mut self, device: &DeviceId, protocol: Protocol, bytes: Vec<u8>) {
-        if let Some(stream) = self.links.to(device, protocol) {
+        let may_hear = protocol == Protocol::Trust || self.membership.subject(device).is_some();
+        if let Some(stream) = self.links.to(device, protocol).filter(|_| may_hear) {
             self.outputs.push_back(Output::Send { stream, bytes });
         }
     }
 
     pub(super) fn broadcast(&mut self, protocol: Protocol, bytes: &[u8], except: Option<DeviceId>) {
         for device in self.links.speaking(protocol) {
-            if Some(device) != except && self.membership.subject(&device).is_some() {
+            if Some(device) != except {
                 self.send(&device, protocol, bytes.to_vec());
             }
         }

@@ -997,3 +997,51 @@ fn an_empty_device_gets_many_notes_in_few_batches() {
     println!("2,000 to an empty device: {} bytes, {} messages", fabric.bytes, fabric.messages);
     assert!(fabric.messages < 100, "{} messages", fabric.messages);
 }
+
+#[test]
+fn quick_changes_through_a_third_are_settled_everywhere() {
+    for seed in 0..300 {
+        let mut fabric = Fabric::new(3);
+        fabric.open_all();
+        fabric.settle();
+        fabric.edit(0, vec![create(1, "one")]);
+        let mut dice = Dice(seed);
+        let mut edits = 0;
+        let mut log = Vec::new();
+        for _ in 0..40 {
+            match dice.roll(8) {
+                0 | 1 if edits < 2 => {
+                    edits += 1;
+                    log.push(format!("edit {edits}"));
+                    fabric.nodes[0].edit(vec![update(1, "text", &edits.to_string())]).unwrap();
+                }
+                0..=3 => {
+                    let at = dice.index(3);
+                    if fabric.persist_one(at) {
+                        log.push(format!("persist {at}"));
+                    }
+                }
+                _ => {
+                    let from = dice.index(3);
+                    let to = (from + 1 + dice.index(2)) % 3;
+                    if fabric.deliver_one(from, to) {
+                        log.push(format!("deliver {from} {to}"));
+                    }
+                }
+            }
+        }
+        fabric.settle();
+        fabric.assert_equal("after quick changes");
+        for (at, node) in fabric.nodes.iter().enumerate() {
+            for peer in fabric.nodes.iter().filter(|peer| peer.me != node.me) {
+                let session = &node.replica.sessions[&peer.me];
+                assert!(
+                    node.replica.has_latest(&peer.me, &note(1)),
+                    "seed {seed}: {at}: {:?} {:?}\n{log:#?}",
+                    session.exchanges,
+                    session.differs
+                );
+            }
+        }
+    }
+}
