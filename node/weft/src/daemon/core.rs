@@ -16,7 +16,7 @@ use tokio::{
     sync::{Notify, mpsc},
     task::AbortHandle,
 };
-use weft_api::{DoorInput, DoorMessage, Keys, ModelView, PlanView, Problem, Request, Say};
+use weft_api::{DoorInput, DoorMessage, ErrorKind, Keys, ModelView, PlanView, Problem, Request, Say};
 use weft_core::{
     Context, Input, Node, Output, Ticket,
     door::{Command, DoorId, Event, Reply},
@@ -25,6 +25,7 @@ use weft_core::{
 };
 use weft_engine::Rules;
 use weft_host::Host;
+use weft_intent::Unclear;
 use weft_llm::{Llm, LlmState};
 use weft_net::{NetHandle, Reach};
 use weft_probe::Probe;
@@ -304,6 +305,11 @@ impl Core {
                     can_ask: say.can_ask,
                 };
                 self.feed(Input::Command { door, command }).await;
+            }
+            Meaning::Nothing { why: Unclear::TooLong, .. } => {
+                let problem = Problem::new(ErrorKind::Usage, "that is over 2,000 characters")
+                    .hint("say less at once, or put the text into a file");
+                self.tell(door, DoorMessage::Error(problem), true).await;
             }
             Meaning::Nothing { .. } if say.plan_only => {
                 self.tell(door, DoorMessage::Plan(meaning.view()), true).await;

@@ -58,8 +58,10 @@ impl Home {
     }
 
     /// Whether a device lives here.
-    pub(crate) fn is_initialised(&self) -> bool {
-        self.key().exists()
+    pub(crate) fn is_initialised(&self) -> Result<bool> {
+        self.key()
+            .try_exists()
+            .with_context(|| format!("failed to look into {}", self.root.display()))
     }
 
     /// Makes the folder, readable by its owner only.
@@ -73,7 +75,7 @@ impl Home {
 
     /// The keys of the device that lives here.
     pub(crate) fn open_key(&self) -> Result<KeyFile> {
-        if !self.is_initialised() {
+        if !self.is_initialised()? {
             bail!(NotInitialised { home: self.root.clone() });
         }
         Ok(KeyFile::load(&self.key())?)
@@ -145,7 +147,7 @@ mod tests {
         home.create().unwrap();
         let first = home.read_settings().unwrap();
         assert_eq!(home.read_settings().unwrap(), first);
-        assert!(!home.is_initialised());
+        assert!(!home.is_initialised().unwrap());
         assert!(home.open_key().unwrap_err().is::<NotInitialised>());
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn run(
     request: &InitRequest,
     show: impl FnOnce(&str) -> Result<()>,
 ) -> Result<InitReport> {
-    if home.is_initialised() {
+    if home.is_initialised()? {
         bail!(
             "{} holds a device already; use another home with --home, or weft status to see it",
             home.path().display()

@@ -72,7 +72,7 @@ pub(crate) fn run(
     request: JoinRequest,
     ask: impl Fn(&Met) -> bool + Send + Sync + 'static,
 ) -> Result<JoinOutcome> {
-    if home.is_initialised() {
+    if home.is_initialised()? {
         bail!(
             "{} belongs to a fabric already; join with another home: --home DIR",
             home.path().display()
