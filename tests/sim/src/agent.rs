@@ -46,16 +46,22 @@ impl Play {
     /// Starts a capability of an agent.
     pub(crate) fn new(capability: String, arguments: Value, dice: &mut Dice) -> Self {
         Self {
-            capability,
-            arguments,
             stage: 0,
             nosy: dice.chance(10),
-            fails: dice.chance(5),
+            fails: dice.chance(if capability == "valve.open" { 20 } else { 5 }),
             hangs: dice.chance(2),
             calls: 0,
             waits: None,
             must_be_denied: false,
+            capability,
+            arguments,
         }
+    }
+
+    /// It will end badly, after it has done what it was started for.
+    #[cfg(test)]
+    pub(crate) fn fails_at_its_end(&mut self) {
+        (self.nosy, self.hangs, self.fails) = (false, false, true);
     }
 
     /// How long it works before it says something again, in microseconds.
@@ -80,7 +86,9 @@ impl Play {
         self.stage += 1;
         let answer = match answer.transpose() {
             Ok(answer) => answer,
-            Err(HostError { refusal, reason }) => return Act::End(Err(Failure { refusal, reason })),
+            Err(HostError { refusal, reason }) => {
+                return Act::End(Err(Failure { refusal, reason }));
+            }
         };
         match self.act(answer) {
             Act::End(Ok(_)) if self.fails => {
@@ -130,7 +138,8 @@ impl Play {
                 let found = timers.iter().find(|timer| {
                     timer.get("label").and_then(Value::as_text) == Some(label.as_str())
                 });
-                let id = found.and_then(|timer| timer.get("id")?.as_text()?.parse::<TimerId>().ok());
+                let id =
+                    found.and_then(|timer| timer.get("id")?.as_text()?.parse::<TimerId>().ok());
                 match id {
                     Some(id) => Act::Call(HostCall::TimerCancel { id }),
                     None => Act::End(Err(Failure {

@@ -73,7 +73,5 @@ fn is_executors_intent(write: &Write) -> bool {
     let signed: Result<Signed, _> = codec::decode(value, RECORD_BYTES_MAX * 2);
     let record: Option<Record> =
         signed.ok().and_then(|signed| codec::decode(&signed.bytes, RECORD_BYTES_MAX).ok());
-    record.is_some_and(|record| {
-        matches!(record.body, Body::Intent { point: Point::Executor, .. })
-    })
+    record.is_some_and(|record| matches!(record.body, Body::Intent { point: Point::Executor, .. }))
 }

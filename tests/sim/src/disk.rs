@@ -102,11 +102,8 @@ impl Disk {
     pub(crate) fn crash(&mut self, dice: &mut Dice) {
         let mut unsafe_batches = std::mem::take(&mut self.unsynced);
         unsafe_batches.extend(self.queue.drain(..).take(1).map(|batch| batch.writes));
-        let kept = if dice.chance(50) || self.lies {
-            0
-        } else {
-            dice.index(unsafe_batches.len() + 1)
-        };
+        let kept =
+            if dice.chance(50) || self.lies { 0 } else { dice.index(unsafe_batches.len() + 1) };
         for writes in unsafe_batches.into_iter().take(kept) {
             self.durable.apply(writes);
         }

@@ -43,6 +43,8 @@ pub(crate) struct Made {
     pub(crate) secret: DeviceSecret,
     /// The statements on its disk.
     pub(crate) statements: Vec<Signed>,
+    /// Whether one is missing.
+    pub(crate) lacked_a_statement: bool,
     /// Whether a model answers there.
     pub(crate) model: bool,
 }
@@ -122,10 +124,11 @@ pub(crate) fn make(dice: &mut Dice) -> Result<Vec<Made>> {
         .zip(DEVICES)
         .enumerate()
         .map(|(at, (secret, (name, kind, role)))| {
-            let known = if uninformed == Some(at) { all.len() - 1 } else { all.len() };
+            let lacked_a_statement = uninformed == Some(at);
+            let known = all.len() - usize::from(lacked_a_statement);
             let statements = all.iter().take(known).cloned().collect();
             let model = name == "server" || second_model == Some(at);
-            Made { name, kind, role, secret, statements, model }
+            Made { name, kind, role, secret, statements, lacked_a_statement, model }
         })
         .collect())
 }

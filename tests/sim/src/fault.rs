@@ -4,10 +4,7 @@ use weft_core::{
     Input,
     door::{Command, DoorId},
 };
-use weft_protocol::{
-    device::Role,
-    frame::Protocol,
-};
+use weft_protocol::{device::Role, frame::Protocol};
 
 use crate::{
     network::{SECOND, pair},
@@ -15,7 +12,7 @@ use crate::{
 };
 
 /// So long things go wrong, in microseconds.
-const BAD_TIME: u64 = 60 * SECOND;
+const BAD_TIME: u64 = 40 * SECOND;
 /// So long after healing all runs must have ended: a step waits a minute for its device, and an
 /// executor that fell silent is given up after fifteen seconds, up to four times.
 pub(crate) const RUNS_END_WITHIN: u64 = 140 * SECOND;
@@ -37,6 +34,8 @@ pub(crate) enum Fault {
     Slow { a: usize, b: usize, lasts: u64 },
     /// The power goes and comes back.
     Crash { host: usize, lasts: u64 },
+    /// The power goes right after the nth of such moments from now on.
+    Doom { host: usize, moment: Moment, nth: u32 },
     /// The wall clock jumps, in milliseconds.
     Jump { host: usize, by: i64 },
     /// The disk takes nothing more until the next start.
@@ -47,7 +46,37 @@ pub(crate) enum Fault {
     Intrude { host: usize, at: usize },
 }
 
+/// When losing power hurts most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Moment {
+    /// The disk acknowledged a batch.
+    Acknowledged,
+    /// A frame about a run was sent.
+    SentRun,
+    /// A frame about the audit chain was sent.
+    SentAudit,
+    /// A frame of documents was sent.
+    SentSync,
+}
+
 impl World {
+    /// Such a moment has come: the power may go now, or within some milliseconds.
+    pub(crate) fn moment(&mut self, host: usize, moment: Moment) {
+        let Some((awaited, left)) = &mut self.hosts[host].doom else { return };
+        if *awaited != moment {
+            return;
+        }
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            self.hosts[host].doom = None;
+            let (after, lasts) = (
+                self.dice.faults.between(0, 4_000),
+                self.dice.faults.between(SECOND / 5, 8 * SECOND),
+            );
+            self.later(after, Happening::Fault(Fault::Crash { host, lasts }));
+        }
+    }
+
     /// Draws what will go wrong, and when it ends.
     pub(crate) fn draw_faults(&mut self) {
         let count = self.hosts.len();
@@ -85,7 +114,17 @@ impl World {
                 Fault::CutStream { a, b, protocol }
             }
             60..68 => Fault::Slow { a, b, lasts },
-            68..86 => Fault::Crash { host: a, lasts: dice.between(SECOND / 5, 12 * SECOND) },
+            68..75 => Fault::Crash { host: a, lasts: dice.between(SECOND / 5, 12 * SECOND) },
+            75..86 => {
+                let moment = dice.pick(&[
+                    Moment::Acknowledged,
+                    Moment::SentRun,
+                    Moment::SentAudit,
+                    Moment::SentSync,
+                ]);
+                let nth = u32::try_from(dice.between(1, 12)).unwrap_or(1);
+                Fault::Doom { host: a, moment, nth }
+            }
             86..95 => {
                 let day = 24 * 3_600 * 1_000;
                 let reach = dice.pick(&[5_000, 600_000, day]);
@@ -130,8 +169,10 @@ impl World {
                 self.crash(host);
                 self.later(lasts, Happening::Start(host));
             }
+            Fault::Doom { host, moment, nth } => self.hosts[host].doom = Some((moment, nth)),
             Fault::Jump { host, by } => {
                 self.hosts[host].skew += by;
+                self.hosts[host].ahead = self.hosts[host].ahead.max(self.hosts[host].skew);
                 let device = self.hosts[host].id;
                 // A clock that was set wakes a node, which asks again when it is to be woken.
                 self.feed(host, Input::RoundTrip { device, micros: 0 });
@@ -199,6 +240,7 @@ impl World {
                 self.crash(host);
             }
             self.hosts[host].skew = 0;
+            self.hosts[host].doom = None;
             if self.hosts[host].is_up() {
                 let device = self.hosts[host].id;
                 self.feed(host, Input::RoundTrip { device, micros: 0 });

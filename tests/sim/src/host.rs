@@ -18,7 +18,7 @@ use weft_protocol::{
 };
 use weft_trust::secret::DeviceSecret;
 
-use crate::{agent::Play, disk::Disk, fabric::EPOCH_MS};
+use crate::{agent::Play, disk::Disk, fabric::EPOCH_MS, fault::Moment};
 
 /// One machine.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Host {
     pub(crate) id: DeviceId,
     pub(crate) secret: DeviceSecret,
     pub(crate) model: bool,
+    /// How fast its model says it is, in thousandths of a token a second.
+    pub(crate) speed_milli: u64,
     pub(crate) disk: Disk,
     /// The node, while the machine is up.
     pub(crate) node: Option<Node>,
@@ -38,6 +40,10 @@ pub(crate) struct Host {
     pub(crate) mono: u64,
     /// How far its wall clock is off, in milliseconds.
     pub(crate) skew: i64,
+    /// The furthest that it was ever ahead.
+    pub(crate) ahead: i64,
+    /// The power goes after so many such moments.
+    pub(crate) doom: Option<(Moment, u32)>,
     /// Whom the network lets in, as the node said last.
     pub(crate) members: BTreeSet<DeviceId>,
     /// The connection that serves each other machine.
@@ -48,6 +54,9 @@ pub(crate) struct Host {
     pub(crate) plays: BTreeMap<ExecutionId, Play>,
     /// Answers on their way to agents.
     pub(crate) answers: BTreeMap<(ExecutionId, CallId), Result<Value, HostError>>,
+    /// Whether the last device was added while it was away.
+    #[cfg_attr(not(test), expect(dead_code, reason = "scenarios look at it"))]
+    pub(crate) lacked_a_statement: bool,
     /// Whether the device was put out of the fabric by a command that was taken.
     pub(crate) put_out: bool,
     /// Whether it was taken apart for its keys: it does not start again.

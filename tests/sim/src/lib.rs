@@ -34,8 +34,8 @@ use std::io::Write;
 
 use anyhow::Result;
 
-pub use crate::{bug::Bug, trace::Detail, world::Violation};
 use crate::world::World;
+pub use crate::{bug::Bug, trace::Detail, world::Violation};
 
 /// What came of a seed.
 #[derive(Clone, PartialEq, Eq, Debug)]

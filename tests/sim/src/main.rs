@@ -51,6 +51,7 @@ fn main() -> Result<ExitCode> {
     let reports = match job()? {
         Job::One { seed, detail } => {
             let report = run(seed, detail, Box::new(stdout()), None)?;
+            tell_failure(&report)?;
             tell(std::slice::from_ref(&report), 0.0)?;
             vec![report]
         }
@@ -78,6 +79,7 @@ fn many(seeds: Range<u64>) -> Result<Vec<Report>> {
                     return Ok(());
                 }
                 let report = run(seed, Detail::None, Box::new(std::io::sink()), None)?;
+                tell_failure(&report)?;
                 if let Ok(mut reports) = reports.lock() {
                     reports.push(report);
                 }
@@ -89,22 +91,24 @@ fn many(seeds: Range<u64>) -> Result<Vec<Report>> {
         }
         Ok(())
     })?;
-    let mut reports = reports.into_inner().unwrap_or_default();
-    reports.sort_by_key(|report| report.seed);
-    Ok(reports)
+    Ok(reports.into_inner().unwrap_or_default())
+}
+
+fn tell_failure(report: &Report) -> Result<()> {
+    let mut out = stdout().lock();
+    if !report.violations.is_empty() {
+        writeln!(out, "seed {} failed; replay it with: cargo sim {}", report.seed, report.seed)?;
+    }
+    for violation in &report.violations {
+        writeln!(out, "    {}: {}", violation.checker, violation.what)?;
+    }
+    Ok(())
 }
 
 fn tell(reports: &[Report], seconds: f64) -> Result<()> {
     let mut out = stdout().lock();
-    for report in reports.iter().filter(|report| !report.violations.is_empty()) {
-        writeln!(out, "seed {} failed; replay it with: cargo sim {}", report.seed, report.seed)?;
-        for violation in &report.violations {
-            writeln!(out, "    {}: {}", violation.checker, violation.what)?;
-        }
-    }
     let failed = reports.iter().filter(|report| !report.violations.is_empty()).count();
-    let hours: f64 =
-        reports.iter().map(|it| it.micros as f64 * it.nodes as f64 / 3.6e9).sum();
+    let hours: f64 = reports.iter().map(|it| it.micros as f64 * it.nodes as f64 / 3.6e9).sum();
     let inputs: u64 = reports.iter().map(|report| report.inputs).sum();
     let effects: usize = reports.iter().map(|report| report.effects).sum();
     let commands: usize = reports.iter().map(|report| report.commands).sum();

@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 use weft_core::{Input, links::StreamId};
 use weft_protocol::{frame::Protocol, id::DeviceId};
 
-use crate::world::{Happening, World};
+use crate::{
+    fault::Moment,
+    world::{Happening, World},
+};
 
 /// A second, in microseconds.
 pub(crate) const SECOND: u64 = 1_000_000;
@@ -192,14 +195,8 @@ impl World {
             self.network.streams.insert(id, (link, protocol, side));
             id
         });
-        let stream = Stream {
-            ids,
-            opened: [false; 2],
-            closed: [false; 2],
-            opens,
-            last: [0; 2],
-            cut: false,
-        };
+        let stream =
+            Stream { ids, opened: [false; 2], closed: [false; 2], opens, last: [0; 2], cut: false };
         if let Some(connection) = self.network.connections.get_mut(&link) {
             connection.streams.insert(protocol, stream);
         }
@@ -274,6 +271,9 @@ impl World {
             protocol,
             &mut self.failures,
         );
+        if protocol == Protocol::Audit {
+            self.checks.audit.sent(&self.hosts[host], self.time, &bytes, &mut self.failures);
+        }
         let stream = &connection.streams[&protocol];
         let lives = stream.ids[side] == id
             && stream.opened[side]
@@ -281,6 +281,15 @@ impl World {
             && !stream.cut
             && !connection.dead
             && !connection.sides[side].deaf;
+        let moment = match protocol {
+            Protocol::Run => Some(Moment::SentRun),
+            Protocol::Audit => Some(Moment::SentAudit),
+            Protocol::Sync => Some(Moment::SentSync),
+            Protocol::Trust | Protocol::Presence | Protocol::Blob | Protocol::Llm => None,
+        };
+        if let Some(moment) = moment {
+            self.moment(host, moment);
+        }
         if !lives || self.loses(protocol, &bytes) {
             return;
         }
@@ -360,7 +369,11 @@ impl World {
     }
 
     /// A node says who belongs. Who left is cut at once.
-    pub(crate) fn set_members(&mut self, host: usize, members: std::collections::BTreeSet<DeviceId>) {
+    pub(crate) fn set_members(
+        &mut self,
+        host: usize,
+        members: std::collections::BTreeSet<DeviceId>,
+    ) {
         self.hosts[host].members = members;
         for (peer, link) in self.hosts[host].serving.clone() {
             let device = self.hosts[peer].id;
@@ -371,7 +384,8 @@ impl World {
             if was && !belongs {
                 self.kill(link);
                 let delay = self.delay(link);
-                self.later(100, Happening::Lost(link, side));
+                let notices = self.dice.network.between(50, 20_000);
+                self.later(notices, Happening::Lost(link, side));
                 self.later(delay, Happening::Lost(link, 1 - side));
             } else if !was && belongs {
                 self.later(50, Happening::Recognised(link, side));
@@ -418,9 +432,7 @@ impl World {
         for side in 0..2 {
             let notices = match self.healed {
                 Some(_) => self.dice.network.between(0, 300_000),
-                None if self.dice.network.chance(30) => {
-                    self.dice.network.between(0, 10 * SECOND)
-                }
+                None if self.dice.network.chance(30) => self.dice.network.between(0, 10 * SECOND),
                 None => self.dice.network.between(0, 200_000),
             };
             self.later(notices, Happening::Lost(link, side));

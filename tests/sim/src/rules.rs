@@ -1,6 +1,8 @@
 //! The real rules, free of the wall clock.
 
-use weft_engine::{Rules, RulesError};
+use std::sync::LazyLock;
+
+use weft_engine::Rules;
 use weft_protocol::{
     decision::{Decision, Policy, Question},
     id::Digest,
@@ -15,11 +17,9 @@ const ASKED_MAX: usize = 100;
 #[derive(Debug)]
 pub(crate) struct Embedded(Rules);
 
-impl Embedded {
-    pub(crate) fn new() -> Result<Self, RulesError> {
-        Ok(Self(Rules::embedded()?))
-    }
-}
+/// The rules of all nodes: compiling them takes time, and asking leaves nothing behind.
+pub(crate) static RULES: LazyLock<Embedded> =
+    LazyLock::new(|| Embedded(Rules::embedded().expect("the tests of the rules pass")));
 
 impl Policy for Embedded {
     fn decide(&self, question: &Question) -> Decision {

@@ -1,1 +1,96 @@
 //! Failures that were found, each as a story of its own.
+
+use std::{collections::BTreeMap, io::sink};
+
+use weft_protocol::{
+    manifest::EffectClass,
+    row::{Rows as _, Table},
+    value::Value,
+};
+
+use crate::{Detail, network::SECOND, workload::direct, world::World};
+
+/// A fabric that has come up, to which nothing bad happens by itself.
+fn calm(seed: u64) -> World {
+    let mut world = World::new(seed, Detail::None, Box::new(sink()), None).unwrap();
+    for host in &mut world.hosts {
+        host.skew = 0;
+    }
+    world.go_until(|world| world.time > 8 * SECOND);
+    world
+}
+
+fn what_is_wrong(world: &World) -> Vec<String> {
+    world.failures.0.iter().map(|it| format!("{}: {}", it.checker, it.what)).collect()
+}
+
+#[test]
+fn what_must_not_happen_twice_and_failed_is_not_tried_again_after_a_crash() {
+    for half_millis in 0..24 {
+        let mut world = calm(7);
+        let plan = direct("valve.open", vec![("number", Value::Int(1))], EffectClass::AtMostOnce);
+        world.give(0, "open the valve".into(), plan, BTreeMap::new());
+        world.go_until(|world| !world.hosts[0].plays.is_empty());
+        for play in world.hosts[0].plays.values_mut() {
+            play.fails_at_its_end();
+        }
+        world.go_until(|world| world.hosts[0].plays.is_empty());
+        let crash = world.time + half_millis * 500;
+        world.go_until(|world| world.time >= crash);
+        world.crash(0);
+        world.start(0);
+        let end = world.time + 30 * SECOND;
+        world.go_until(|world| world.time >= end);
+        let opened = world.checks.effects.log().len();
+        assert_eq!((opened, what_is_wrong(&world)), (1, vec![]), "{half_millis} half milliseconds");
+    }
+}
+
+#[test]
+fn a_head_of_the_audit_chain_that_leaves_a_device_is_on_its_disk() {
+    let mut world = calm(11);
+    for number in 0..40 {
+        let plan = world.plan(0, "list my notes");
+        world.give(0, format!("list {number}"), plan, BTreeMap::new());
+        let next = world.time + 300_000;
+        world.go_until(|world| world.time >= next);
+    }
+    assert_eq!(what_is_wrong(&world), Vec::<String>::new());
+    let witnessed = world.hosts[1].disk.durable().scan_table(Table::Witness).unwrap();
+    assert!(!witnessed.is_empty(), "heads were shown");
+}
+
+#[test]
+fn a_device_that_was_added_while_another_was_away_is_let_in() {
+    let mut met = 0;
+    for seed in 0..12 {
+        let world = calm(seed);
+        let last = world.hosts.last().unwrap().id;
+        let lacked = world.hosts.iter().any(|host| host.lacked_a_statement);
+        let listed = |at: usize| world.hosts[at].members.contains(&last);
+        assert!((0..world.hosts.len() - 1).all(listed), "seed {seed}");
+        met += usize::from(lacked);
+    }
+    assert!(met > 0, "some seed leaves a statement out");
+}
+
+#[test]
+fn a_run_whose_device_lost_its_power_is_taken_up_and_ends() {
+    for words in [
+        "note that the plumber comes on Friday",
+        "set a timer for 90 seconds",
+        "ask the model why the sky is blue",
+        "set a timer for 5 seconds called tea",
+    ] {
+        let mut world = calm(3);
+        let plan = world.plan(3, words);
+        world.give(3, words.into(), plan, BTreeMap::new());
+        world.go_until(|world| world.hosts.iter().any(|host| !host.plays.is_empty()));
+        world.crash(3);
+        world.start(3);
+        let end = world.time + 30 * SECOND;
+        world.go_until(|world| world.time >= end);
+        world.finish();
+        assert_eq!(what_is_wrong(&world), Vec::<String>::new(), "{words}");
+    }
+}

@@ -58,7 +58,7 @@ impl World {
         let notes = SHARED.agents.iter().find(|agent| agent.manifest.name == "notes");
         let offer = Offer {
             attempt: Attempt {
-                run: RunId::from_bytes([0xee; 16]),
+                run: RunId::from_bytes([at as u8; 16]),
                 step: StepIndex(1).into(),
                 epoch: 1,
             },

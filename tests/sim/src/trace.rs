@@ -123,7 +123,7 @@ impl Trace {
             | Output::OpenPairing { .. }
             | Output::SendPairing { .. }
             | Output::ClosePairingLink { .. }
-            | Output::ClosePairing
+            | Output::ClosePairing { .. }
             | Output::Reply { .. }
             | Output::Event { .. }
             | Output::Log { .. } => {

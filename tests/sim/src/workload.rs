@@ -74,7 +74,7 @@ fn sentence(world: &mut World, number: usize) -> (String, BTreeMap<String, Vec<u
 }
 
 /// A plan of one step that no words lead to.
-fn direct(capability: &str, arguments: Vec<(&str, Value)>, effect: EffectClass) -> Plan {
+pub(crate) fn direct(capability: &str, arguments: Vec<(&str, Value)>, effect: EffectClass) -> Plan {
     let arguments = arguments
         .into_iter()
         .map(|(name, value)| (name.to_owned(), Argument::Literal(value)))
@@ -97,7 +97,7 @@ impl World {
         if self.healed.is_some() {
             return;
         }
-        let pause = self.dice.workload.between(SECOND / 20, 4 * SECOND);
+        let pause = self.dice.workload.between(SECOND / 20, 3 * SECOND);
         self.later(pause, Happening::Ask);
         let host = self.dice.workload.index(self.hosts.len());
         if !self.hosts[host].is_up() {

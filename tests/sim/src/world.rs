@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use weft_core::{
     Context, Input, Node, NodeConfig, Output,
     door::{DoorId, Event, Reply},
@@ -15,11 +15,7 @@ use weft_core::{
     membership,
 };
 use weft_protocol::{
-    frame::Protocol,
-    id::BootId,
-    presence::ModelReady,
-    run::Failure,
-    host_call::Refusal,
+    frame::Protocol, host_call::Refusal, id::BootId, presence::ModelReady, run::Failure,
 };
 
 use crate::{
@@ -29,10 +25,10 @@ use crate::{
     dice::Dice,
     disk::{Batch, Disk, Done, FLUSH_WITHIN},
     fabric::{self, Made, SHARED},
-    fault::Fault,
+    fault::{Fault, Moment},
     host::Host,
     network::{Network, SECOND},
-    rules::Embedded,
+    rules::RULES,
     trace::{Detail, Trace},
     workload::Ask,
 };
@@ -115,7 +111,6 @@ pub(crate) struct World {
     pub(crate) spoiled: Spoiled,
     pub(crate) healed: Option<u64>,
     pub(crate) quiet_since: Option<u64>,
-    rules: Embedded,
     moment: (u64, u64),
     pub(crate) over: bool,
 }
@@ -158,7 +153,6 @@ impl World {
             spoiled: Spoiled::default(),
             healed: None,
             quiet_since: None,
-            rules: Embedded::new().context("compile the rules")?,
             moment: (0, 0),
             over: false,
             hosts,
@@ -197,7 +191,13 @@ impl World {
 
     /// Goes on until all is over.
     pub(crate) fn run(&mut self) {
+        self.go_until(|_| false);
+    }
+
+    /// Goes on until something is so, or all is over.
+    pub(crate) fn go_until(&mut self, is_so: impl Fn(&Self) -> bool) {
         while !self.over
+            && !is_so(self)
             && let Some(((at, _), what)) = self.queue.pop_first()
         {
             self.moment = if self.moment.0 == at { (at, self.moment.1 + 1) } else { (at, 0) };
@@ -271,11 +271,8 @@ impl World {
             seed: self.dice.nodes.bytes(),
             agents: SHARED.agents.clone(),
         };
-        let context = Context {
-            now: host.now(self.time),
-            rows: host.disk.visible(),
-            policy: &self.rules,
-        };
+        let context =
+            Context { now: host.now(self.time), rows: host.disk.visible(), policy: &*RULES };
         let started = catch_unwind(AssertUnwindSafe(|| Node::start(config, context)));
         let name = host.name;
         match started {
@@ -296,7 +293,8 @@ impl World {
         let address = format!("/ip4/10.0.0.{at}/udp/4000/quic-v1");
         self.feed(at, Input::Listening { addresses: vec![address] });
         if self.hosts[at].model {
-            let model = ModelReady { name: "small".into(), speed_milli: 20_000 };
+            let speed_milli = self.hosts[at].speed_milli;
+            let model = ModelReady { name: "small".into(), speed_milli };
             self.feed(at, Input::Models(vec![model]));
         }
     }
@@ -332,7 +330,7 @@ impl World {
         let host = &self.hosts[at];
         self.trace.input(self.time, host.name, &input);
         let context =
-            Context { now: host.now(self.time), rows: host.disk.visible(), policy: &self.rules };
+            Context { now: host.now(self.time), rows: host.disk.visible(), policy: &*RULES };
         let fed = catch_unwind(AssertUnwindSafe(|| {
             node.handle_input(input, context);
             node
@@ -356,7 +354,7 @@ impl World {
         let now = host.now(self.time);
         let why = node.poll_timeout(now).map_or("nothing", |(_, why)| why);
         self.trace.timeout(self.time, host.name, why);
-        let context = Context { now, rows: host.disk.visible(), policy: &self.rules };
+        let context = Context { now, rows: host.disk.visible(), policy: &*RULES };
         let fed = catch_unwind(AssertUnwindSafe(|| {
             node.handle_timeout(context);
             node
@@ -440,7 +438,7 @@ impl World {
             Output::OpenPairing { .. }
             | Output::SendPairing { .. }
             | Output::ClosePairingLink { .. }
-            | Output::ClosePairing => {}
+            | Output::ClosePairing { .. } => {}
             Output::Log { text } => self.say(Some(at), || text),
         }
     }
@@ -459,7 +457,10 @@ impl World {
             self.later(within, Happening::DiskFlush(at, boot));
         }
         match done {
-            Done::Persisted(ticket) => self.feed(at, Input::Persisted(ticket)),
+            Done::Persisted(ticket) => {
+                self.moment(at, Moment::Acknowledged);
+                self.feed(at, Input::Persisted(ticket));
+            }
             Done::Failed(ticket) => {
                 self.feed(at, Input::PersistFailed(ticket, "the disk is full".to_owned()));
             }
@@ -593,7 +594,7 @@ impl World {
 }
 
 fn host(made: Made, dice: &mut Dice) -> Host {
-    let Made { name, kind, role, secret, statements, model } = made;
+    let Made { name, kind, role, secret, statements, model, lacked_a_statement } = made;
     let mut disk = Disk::default();
     disk.prepare(membership::store(&statements));
     let day = 24 * 3_600 * 1_000;
@@ -609,16 +610,20 @@ fn host(made: Made, dice: &mut Dice) -> Host {
         id: secret.id(),
         secret,
         model,
+        speed_milli: dice.pick(&[0, 8_000, 25_000, 80_000]),
         disk,
         node: None,
         boots: 0,
         mono: 0,
         skew,
+        ahead: skew.max(0),
+        doom: None,
         members: Default::default(),
         serving: BTreeMap::new(),
         alarm: (None, 0),
         plays: BTreeMap::new(),
         answers: BTreeMap::new(),
+        lacked_a_statement,
         put_out: false,
         stolen: false,
     }

@@ -67,12 +67,15 @@ impl Reader {
         let new = rows.scan_from(Table::Audit, &[], self.next, usize::MAX).unwrap_or_default();
         for (position, bytes) in new {
             self.next = position + 1;
-            let Ok(signed) = codec::decode::<Signed>(&bytes, RECORD_BYTES_MAX * 2) else { continue };
+            let Ok(signed) = codec::decode::<Signed>(&bytes, RECORD_BYTES_MAX * 2) else {
+                continue;
+            };
             let Ok(record) = codec::decode::<Record>(&signed.bytes, RECORD_BYTES_MAX) else {
                 continue;
             };
-            let Body::Intent { point, run, step, device, agent, capability, input, decision, .. } =
-                record.body
+            let Body::Intent {
+                point, run, step, device, agent, capability, input, decision, ..
+            } = record.body
             else {
                 continue;
             };
@@ -135,7 +138,9 @@ impl Effects {
         let reader = &mut self.visible[at];
         reader.read(host.disk.visible());
         let found = reader.open.iter().rposition(|intent| {
-            intent.agent == agent.digest && intent.capability == *capability && intent.input == input
+            intent.agent == agent.digest
+                && intent.capability == *capability
+                && intent.input == input
         });
         let Some(found) = found else {
             failures.add("effects", format!("{who} with no record of an allowing decision"));

@@ -43,14 +43,16 @@ pub(crate) fn active(hosts: &[Host]) -> impl Iterator<Item = (&Host, &Node)> {
 impl Replicas {
     /// Whether all have come to the same, by hash.
     pub(crate) fn are_equal(&self, hosts: &[Host]) -> bool {
-        let mut states = active(hosts)
-            .map(|(_, node)| (node.membership().graph().set_digest(), node.replica().fingerprint()));
+        let mut states = active(hosts).map(|(_, node)| {
+            (node.membership().graph().set_digest(), node.replica().fingerprint())
+        });
         let Some(first) = states.next() else { return true };
         states.all(|state| state == first)
     }
 
     /// At the end.
     pub(crate) fn finish(&self, hosts: &[Host], failures: &mut Failures) {
+        Self::know_of_each_other(hosts, failures);
         let mut nodes = active(hosts);
         let Some((host, node)) = nodes.next() else { return };
         let expected = content(host, node);
@@ -79,6 +81,30 @@ impl Replicas {
                     differ.join(", "),
                 ),
             );
+        }
+    }
+
+    /// Two devices that are connected not only have the same, they know it: otherwise something was
+    /// lost between them, and the others only covered it up.
+    fn know_of_each_other(hosts: &[Host], failures: &mut Failures) {
+        for (host, node) in active(hosts) {
+            for (other, peer) in active(hosts) {
+                let parked = node.replica().counts().parked + peer.replica().counts().parked;
+                if host.id == other.id || parked > 0 {
+                    continue;
+                }
+                let documents = content(host, node);
+                let open: Vec<String> = documents
+                    .iter()
+                    .filter(|(id, _, _)| !node.replica().has_latest(&other.id, id))
+                    .map(|(id, kind, _)| format!("{kind} {}", id.short()))
+                    .collect();
+                if !open.is_empty() {
+                    let (one, two, open) = (host.name, other.name, open.join(", "));
+                    let what = format!("{one} does not know that {two} has the same of {open}");
+                    failures.add("replicas", what);
+                }
+            }
         }
     }
 }

@@ -33,7 +33,10 @@ pub(crate) fn finish(
             let steps: Vec<String> =
                 plan.steps.iter().map(|step| step.capability.to_string()).collect();
             let steps = steps.join(", ");
-            failures.add("runs", format!("{what}, door {}, has not ended at {time} µs: {steps}", door.0));
+            failures.add(
+                "runs",
+                format!("{what}, door {}, has not ended at {time} µs: {steps}", door.0),
+            );
         }
         if ended.iter().any(|(_, state)| *state == RunState::Running) {
             failures.add("runs", format!("{what}, ended as running"));

@@ -32,13 +32,7 @@ impl Serving {
     }
 
     /// A node sends a frame.
-    pub(crate) fn sent(
-        &self,
-        from: &Host,
-        to: &Host,
-        protocol: Protocol,
-        failures: &mut Failures,
-    ) {
+    pub(crate) fn sent(&self, from: &Host, to: &Host, protocol: Protocol, failures: &mut Failures) {
         if protocol != Protocol::Trust && !from.members.contains(&to.id) {
             let (from, to) = (from.name, to.name);
             failures.add("serving", format!("{from} sends {protocol} to {to}, which is put out"));

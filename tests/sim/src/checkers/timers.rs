@@ -60,10 +60,11 @@ impl Timers {
                     continue;
                 };
                 let late = now - timer.due.unix_millis();
-                let is_due = (SHOWN_WITHIN_MS..STALE_MS / 2).contains(&late);
+                let is_due = late >= SHOWN_WITHIN_MS && late + host.ahead < STALE_MS;
                 if is_due && !is_recorded(host, id, timer.due) {
                     let label = timer.label;
-                    let what = format!("{} did not show timer {label:?}, {late} ms late", host.name);
+                    let what =
+                        format!("{} did not show timer {label:?}, {late} ms late", host.name);
                     failures.add("timers", what);
                 }
             }
