@@ -1,0 +1,16 @@
+//! Transcripts of the real program: devices with a home each, typed at as a person would.
+
+mod pairing;
+mod revocation;
+
+mod notes;
+mod timers;
+
+mod sentences;
+mod summary;
+
+mod audit;
+mod bad_input;
+mod disk;
+mod power_cuts;
+mod screen;
