@@ -1,0 +1,207 @@
+//! Three nodes on a local network that is made for them: how they meet, and meet again.
+//!
+//! No test asserts on a time: the deadlines only end what hangs, and what was measured is printed.
+
+use std::{path::Path, thread, time::Duration};
+
+use anyhow::{Result, ensure};
+use weft_netns::{Device, Lan, until};
+
+/// Long for anything that ought to take a second or two.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A peer that is gone without a word is given up after 10 s on QUIC, and on TCP when a second ping
+/// in a row was not answered, which takes up to 50 s.
+const NOTICED: Duration = Duration::from_secs(120);
+
+/// A LAN, or the reason why there is none here.
+fn lan(test: &str) -> Option<Lan> {
+    match Lan::new() {
+        Ok(lan) => {
+            eprintln!("{test}:");
+            Some(lan)
+        }
+        Err(error) => {
+            eprintln!("NOT RUN: {test}: {error:#}");
+            None
+        }
+    }
+}
+
+/// Laptop, phone and server, paired and running. The network comes last: it goes last.
+struct Home {
+    laptop: Device,
+    phone: Device,
+    server: Device,
+    lan: Lan,
+}
+
+impl Home {
+    fn paired(mut lan: Lan) -> Result<Self> {
+        let mut laptop = Device::new(lan.plug("laptop", "10.77.0.1/24")?)?;
+        let mut phone = Device::new(lan.plug("phone", "10.77.0.2/24")?)?;
+        let mut server = Device::new(lan.plug("server", "10.77.0.3/24")?)?;
+        laptop.init("laptop")?;
+        laptop.up()?;
+        phone.join(&laptop, "phone")?;
+        phone.up()?;
+        server.join(&laptop, "server")?;
+        server.up()?;
+        let all = [&laptop, &phone, &server];
+        Device::all_meet("all three see each other after pairing", SOON, &all)?;
+        Ok(Self { laptop, phone, server, lan })
+    }
+
+    fn all(&self) -> [&Device; 3] {
+        [&self.laptop, &self.phone, &self.server]
+    }
+
+    fn everybody_has(&self, note: &str) -> Result<()> {
+        for device in self.all() {
+            let what = format!("`{note}` is on the {}", device.name());
+            until(&what, SOON, || device.has_note(note))?;
+        }
+        Ok(())
+    }
+
+    /// Nobody panicked or logged an error, and each one's record verifies.
+    fn ends_well(&self) -> Result<()> {
+        for device in self.all() {
+            let log = device.log()?;
+            let bad = log.lines().find(|line| line.contains("ERROR") || line.contains("panicked"));
+            ensure!(bad.is_none(), "the {} logged {bad:?}", device.name());
+            device.weft(&["audit", "verify"])?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn devices_whose_addresses_all_changed_while_they_were_off_find_each_other() -> Result<()> {
+    let Some(lan) = lan("devices_whose_addresses_all_changed") else { return Ok(()) };
+    let mut home = Home::paired(lan)?;
+    home.phone.note("the first note was written on the phone")?;
+    home.everybody_has("the first note was written on the phone")?;
+
+    for device in [&mut home.laptop, &mut home.phone, &mut home.server] {
+        device.stop()?;
+    }
+    // What each remembers of the others leads nowhere now: not even a route is left.
+    for (device, address) in
+        home.all().iter().zip(["10.78.0.11/24", "10.78.0.12/24", "10.78.0.13/24"])
+    {
+        device.plug().readdress(address)?;
+    }
+    home.phone.up()?;
+    home.server.up()?;
+    let two = [&home.phone, &home.server];
+    Device::all_meet("phone and server find each other by mDNS", SOON, &two)?;
+    home.laptop.up()?;
+    Device::all_meet("the laptop finds both by mDNS", SOON, &home.all())?;
+    for device in home.all() {
+        let devices = device.json(&["devices"])?;
+        ensure!(!devices.to_string().contains("10.77.0."), "a stale address is in use: {devices}");
+    }
+    home.phone.note("we moved house")?;
+    home.everybody_has("we moved house")?;
+    home.ends_well()
+}
+
+#[test]
+fn a_note_taken_while_the_cable_was_out_arrives_when_it_is_back() -> Result<()> {
+    let Some(lan) = lan("a_note_taken_while_the_cable_was_out") else { return Ok(()) };
+    let home = Home::paired(lan)?;
+
+    home.phone.plug().pull()?;
+    thread::sleep(Duration::from_secs(3));
+    home.phone.note("the cable was out for a moment")?;
+    home.phone.plug().put_back()?;
+    home.everybody_has("the cable was out for a moment")?;
+
+    home.phone.plug().pull()?;
+    until("the laptop notices that the phone is gone", NOTICED, || {
+        Ok(!home.laptop.sees("phone")?)
+    })?;
+    until("the phone notices that it is alone", NOTICED, || {
+        Ok(!home.phone.sees("laptop")? && !home.phone.sees("server")?)
+    })?;
+    home.phone.note("written with nobody there")?;
+    home.laptop.note("written while the phone was away")?;
+    ensure!(!home.laptop.has_note("written with nobody there")?, "the cable is not out");
+    home.phone.plug().put_back()?;
+    Device::all_meet("all meet again after the cable is back", SOON, &home.all())?;
+    home.everybody_has("written with nobody there")?;
+    home.everybody_has("written while the phone was away")?;
+    home.ends_well()
+}
+
+#[test]
+fn a_killed_node_comes_back_with_what_it_had_acknowledged() -> Result<()> {
+    let Some(lan) = lan("a_killed_node_comes_back") else { return Ok(()) };
+    let mut home = Home::paired(lan)?;
+
+    home.server.note("acknowledged just before the end")?;
+    home.server.kill()?;
+    home.laptop.note("written while the server was dead")?;
+    home.server.up()?;
+    Device::all_meet("all meet again after the restart", SOON, &home.all())?;
+    home.everybody_has("acknowledged just before the end")?;
+    home.everybody_has("written while the server was dead")?;
+    home.server.note("written after the restart")?;
+    home.everybody_has("written after the restart")?;
+
+    // The laptop does not notice at once that the phone died; its next start must not wait for it.
+    home.phone.kill()?;
+    home.phone.up()?;
+    home.phone.note("the phone died and rose within a second")?;
+    home.everybody_has("the phone died and rose within a second")?;
+    home.ends_well()
+}
+
+#[test]
+fn a_stranger_on_the_network_is_not_served() -> Result<()> {
+    let Some(lan) = lan("a_stranger_on_the_network") else { return Ok(()) };
+    let mut home = Home::paired(lan)?;
+    let before: Vec<_> = home.all().iter().map(|device| device.devices()).collect::<Result<_>>()?;
+    home.laptop.note("nobody else may read this")?;
+    home.everybody_has("nobody else may read this")?;
+
+    let mut stranger = Device::new(home.lan.plug("stranger", "10.77.0.66/24")?)?;
+    stranger.init("laptop")?;
+    stranger.up()?;
+    // Long enough for it to be seen by mDNS and for a few turns of anything that would dial it.
+    thread::sleep(Duration::from_secs(8));
+    for (host, device) in (1..).zip(home.all()) {
+        let port = device.port()?;
+        // Noise on both transports, from a machine that can reach every port.
+        let noise = format!(
+            "for i in 1 2 3 4 5 6; do \
+               (exec 3<>/dev/tcp/10.77.0.{host}/{port} && head -c 70000 /dev/urandom >&3) || true; \
+               (exec 3<>/dev/udp/10.77.0.{host}/{port} && head -c 1200 /dev/urandom >&3) || true; \
+             done 2>/dev/null"
+        );
+        let mut shell = stranger.plug().command(Path::new("bash"));
+        ensure!(shell.args(["-c", &noise]).status()?.success(), "there is no bash to make noise");
+    }
+    thread::sleep(Duration::from_secs(2));
+
+    let alone = [("stranger".to_owned(), "here".to_owned())];
+    ensure!(stranger.devices()? == alone, "the stranger knows {:?}", stranger.devices()?);
+    ensure!(!stranger.has_note("nobody else may read this")?, "the stranger has a note");
+    let after: Vec<_> = home.all().iter().map(|device| device.devices()).collect::<Result<_>>()?;
+    ensure!(before == after, "the lists of devices changed: {before:?} to {after:?}");
+    for device in home.all() {
+        let status = device.json(&["status"])?;
+        ensure!(status["devices_here"] == 2, "not both others are here: {status}");
+        ensure!(
+            status["warnings"].as_array().is_none_or(|them| {
+                them.iter().all(|text| !text.to_string().contains("stranger"))
+            }),
+            "{status}"
+        );
+    }
+    home.laptop.note("and the fabric goes on")?;
+    home.everybody_has("and the fabric goes on")?;
+    stranger.stop()?;
+    home.ends_well()
+}
