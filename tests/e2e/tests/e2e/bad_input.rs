@@ -134,7 +134,7 @@ fn a_file_that_is_none_is_named() {
         &["do", "summarize letters.pdf"],
         expect![[r#"
         $ weft do "summarize letters.pdf"
-        ! error: no device can do llm.generate now (laptop: doesn't have llm.generate)
+        ! error: no device can do text.summarize now (laptop: no device that is here has llm.generate)
         (exit 6)
     "#]],
     );

@@ -72,11 +72,12 @@ fn three_devices_come_to_belong() {
     );
     laptop.up();
     let status = laptop.run(&["status"]);
-    let first_lines: Vec<_> = status.stdout.lines().take(4).collect();
+    // How many documents there are depends on whether what the device offers is written yet.
+    let shown = |line: &&str| !line.starts_with("documents: ");
+    let first_lines: Vec<_> = status.stdout.lines().filter(shown).take(3).collect();
     expect![[r#"
         laptop, a laptop and admin of the fabric home
         devices: 0 of 0 others here
-        documents: 1
         runs: 0 under way"#]]
     .assert_eq(&first_lines.join("\n"));
     assert_eq!(status.stderr, "");
