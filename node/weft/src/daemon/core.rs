@@ -16,7 +16,9 @@ use tokio::{
     sync::{Notify, mpsc},
     task::AbortHandle,
 };
-use weft_api::{DoorInput, DoorMessage, ErrorKind, Keys, ModelView, PlanView, Problem, Request, Say};
+use weft_api::{
+    DoorInput, DoorMessage, ErrorKind, Keys, ModelView, PlanView, Problem, Request, Say,
+};
 use weft_core::{
     Context, Input, Node, Output, Ticket,
     door::{Command, DoorId, Event, Reply},
