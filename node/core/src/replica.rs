@@ -1059,7 +1059,7 @@ impl Replica {
         }
         let compared = self.index.compare(range);
         session.say_ranges(compared.replies);
-        session.differs.extend(compared.differ);
+        session.differ(compared.differ);
         for (key, kind, lacks) in compared.start {
             if !session.exchanges.contains_key(&key) {
                 session.wanted.insert(key, Want { kind, lacks });
@@ -1179,8 +1179,7 @@ impl Replica {
                 Ok(Next::Stuck) => session.let_rest(key),
                 Ok(Next::Settled) => {
                     let shared = exchange.shared_heads();
-                    session.exchanges.remove(&key);
-                    session.differs.remove(&key);
+                    session.settle(&key);
                     let entry = self.index.get(&key);
                     let is_long =
                         entry.is_some_and(|entry| entry.changes >= SHARED_HEADS_CHANGES_MIN);

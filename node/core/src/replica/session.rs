@@ -68,6 +68,9 @@ pub(super) struct Session {
     /// on both sides, and both know.
     pub(super) exchanges: BTreeMap<DocumentKey, Exchange>,
     pub(super) differs: BTreeSet<DocumentKey>,
+    /// Documents that became the same while they were being compared: that they differ, said of an
+    /// earlier moment, is then no news.
+    met: BTreeSet<DocumentKey>,
     /// Documents that the peer deleted and this node has.
     pub(super) lacks: BTreeSet<DocumentKey>,
     partial: Option<Partial>,
@@ -94,6 +97,7 @@ impl Session {
             wanted: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             differs: BTreeSet::new(),
+            met: BTreeSet::new(),
             lacks: BTreeSet::new(),
             partial: None,
             inbox: BTreeMap::new(),
@@ -144,15 +148,37 @@ impl Session {
 
     /// Whether both sides are known to have the same of it.
     pub(super) fn is_settled(&self, key: &DocumentKey) -> bool {
+        !self.exchanges.contains_key(key)
+            && !self.differs.contains(key)
+            && !self.wanted.contains_key(key)
+            && !self.is_compared(key)
+    }
+
+    /// Whether the peer has yet to say something about a range that this is in.
+    fn is_compared(&self, key: &DocumentKey) -> bool {
         let bytes = key.to_bytes();
         let within = |(from, to): &(KeyPrefix, KeyPrefix)| {
             bytes.as_slice() >= from.0.as_slice()
                 && (to.0.is_empty() || bytes.as_slice() < to.0.as_slice())
         };
-        !self.exchanges.contains_key(key)
-            && !self.differs.contains(key)
-            && !self.wanted.contains_key(key)
-            && !self.unresolved.iter().any(within)
+        self.unresolved.iter().any(within)
+    }
+
+    /// Ends an exchange: both have the same, and know.
+    pub(super) fn settle(&mut self, key: &DocumentKey) {
+        self.exchanges.remove(key);
+        self.differs.remove(key);
+        if self.is_compared(key) {
+            self.met.insert(*key);
+        }
+    }
+
+    /// Takes the documents that the peer found to differ when it was told of an earlier moment.
+    pub(super) fn differ(&mut self, keys: Vec<DocumentKey>) {
+        self.differs.extend(keys.into_iter().filter(|key| !self.met.contains(key)));
+        if self.unresolved.is_empty() {
+            self.met.clear();
+        }
     }
 
     /// Gives up on a document until one of the copies changes.
