@@ -13,6 +13,10 @@ use crate::{
 
 /// So long things go wrong, in microseconds.
 const BAD_TIME: u64 = 40 * SECOND;
+
+/// The world ends after so long at rest: longer than a hello takes that was sent on a slow link just
+/// before all was well.
+const QUIET: u64 = 8 * SECOND;
 /// So long after healing all runs must have ended: a step waits a minute for its device, and an
 /// executor that fell silent is given up after fifteen seconds, up to four times.
 pub(crate) const RUNS_END_WITHIN: u64 = 140 * SECOND;
@@ -270,7 +274,7 @@ impl World {
         let quiet = runs_over && self.checks.replicas.are_equal(&self.hosts);
         if quiet {
             let since = *self.quiet_since.get_or_insert(self.time);
-            if since + 3 * SECOND <= self.time {
+            if since + QUIET <= self.time {
                 self.over = true;
                 return;
             }
