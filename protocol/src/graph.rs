@@ -21,9 +21,21 @@ pub struct StepIndex(#[n(0)] pub u16);
 
 /// A step of a run: a number of the graph, and for a capability that an agent called while it ran,
 /// the numbers of the calls beneath it: `2`, `2.1`, `2.1.3`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode)]
 #[cbor(transparent)]
 pub struct StepId(#[n(0)] pub Vec<u16>);
+
+/// One number at least, and one for each call beneath it at most.
+impl<'b, C> Decode<'b, C> for StepId {
+    fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let position = d.position();
+        let numbers = Vec::decode(d, ctx)?;
+        if numbers.is_empty() || numbers.len() > CALL_DEPTH_MAX + 1 {
+            return Err(minicbor::decode::Error::message("no step's number").at(position));
+        }
+        Ok(Self(numbers))
+    }
+}
 
 /// How deep called steps may nest.
 pub const CALL_DEPTH_MAX: usize = 4;
@@ -233,6 +245,16 @@ mod tests {
         };
         let plan = Plan::new(Route::Phrases, vec![step]).unwrap();
         assert_eq!(codec::decode(&codec::encode(&plan), usize::MAX), Ok(plan));
+    }
+
+    #[test]
+    fn a_steps_number_is_bounded() {
+        for (numbers, is_step) in
+            [(vec![], false), (vec![2, 1], true), (vec![1; 5], true), (vec![1; 6], false)]
+        {
+            let bytes = codec::encode(&numbers);
+            assert_eq!(codec::decode::<StepId>(&bytes, 64).is_ok(), is_step, "{numbers:?}");
+        }
     }
 
     #[test]

@@ -19,6 +19,9 @@ use weft_protocol::{
 /// How many rows are read at once when a chain is checked, so that a long one needs little memory.
 const VERIFY_ROWS: usize = 4_096;
 
+/// The longest reason that a record keeps, in characters: what else a record holds is far smaller.
+const REASON_CHARS_MAX: usize = 500;
+
 /// This device's chain.
 #[derive(Debug)]
 pub struct Chain {
@@ -63,7 +66,10 @@ impl Chain {
         (position, writes)
     }
 
-    fn record(&mut self, body: Body, time: WallTime) -> Write {
+    fn record(&mut self, mut body: Body, time: WallTime) -> Write {
+        if let Body::Intent { decision, .. } = &mut body {
+            decision.reason = decision.reason.chars().take(REASON_CHARS_MAX).collect();
+        }
         let record = Record {
             segment: self.segment,
             sequence: self.sequence,

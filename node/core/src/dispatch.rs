@@ -573,6 +573,8 @@ impl Dispatch {
         let Some(mut it) = self.tasks.remove(key) else { return };
         it.excluded.extend(excluded);
         it.offer.attempt.epoch += 1;
+        let left = it.task.ends.since(env.now.mono);
+        it.offer.deadline_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         it.phase = Phase::Preparing;
         let (_, writes) = env.chain.append(
             Body::Outcome {

@@ -43,6 +43,11 @@ const EXECUTED_BYTES_MAX: usize = 1 << 20;
 /// The most host calls of one execution: enough for any agent that batches, a bound for one that loops.
 const HOST_CALLS_MAX: u32 = 10_000;
 
+/// The most steps of one device that run here at a time: more than a plan has side by side.
+const EXECUTIONS_MAX: usize = 64;
+/// The longest that a step may take, whatever its owner allows.
+const DEADLINE_MAX: Duration = Duration::from_secs(3_600);
+
 /// One execution of an agent, as the shell knows it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ExecutionId(pub u64);
@@ -131,6 +136,8 @@ struct Execution {
     wrote: Vec<DocumentId>,
     reads: Touched,
     writes: Touched,
+    /// It was stopped while its intent was being persisted.
+    stopped: Option<Failure>,
     host_calls: u32,
     drawn: u32,
     children: u16,
@@ -273,6 +280,15 @@ impl Executor {
 
     fn admit(&mut self, from: DeviceId, offer: Offer, env: &mut Env<'_>) -> Result<(), Failure> {
         let not_here = |what: String| failure(Refusal::NotFound, what);
+        if !env.subject(&from).is_some_and(|asking| asking.role.holds_data()) {
+            return Err(failure(Refusal::Denied, "the asking device may not run commands"));
+        }
+        if offer.callers.is_empty() && offer.owner != from {
+            return Err(failure(Refusal::Denied, "only a run's owner may ask for its steps"));
+        }
+        if self.executions.values().filter(|it| it.from == from).count() >= EXECUTIONS_MAX {
+            return Err(failure(Refusal::Failed, "too many steps of that device run here"));
+        }
         let agent = env.registry.agent(&offer.agent).cloned().ok_or_else(|| {
             not_here(format!("the agent of {} is not ready here in that version", offer.capability))
         })?;
@@ -324,7 +340,7 @@ impl Executor {
         self.next += 1;
         let id = ExecutionId(self.next);
         let key = (offer.attempt.run, offer.attempt.step.clone());
-        let ends = env.now.mono + Duration::from_millis(offer.deadline_ms);
+        let ends = env.now.mono + Duration::from_millis(offer.deadline_ms).min(DEADLINE_MAX);
         let execution = Execution {
             id,
             from,
@@ -340,6 +356,7 @@ impl Executor {
             wrote: Vec::new(),
             reads: Touched::NONE,
             writes: Touched::NONE,
+            stopped: None,
             host_calls: 0,
             drawn: 0,
             children: 0,
@@ -408,6 +425,10 @@ impl Executor {
 
     fn begin(&mut self, key: &(RunId, StepId), env: &mut Env<'_>) {
         let Some(execution) = self.executions.get_mut(key) else { return };
+        if let Some(failure) = execution.stopped.take() {
+            self.conclude(key, Err(failure), env);
+            return;
+        }
         let attempt = execution.offer.attempt.clone();
         if execution.offer.effect.max(execution.capability.effect) == EffectClass::AtMostOnce {
             execution.phase = Phase::AwaitingAck;
@@ -496,7 +517,7 @@ impl Executor {
 
     /// Stops a step and concludes it as failed.
     fn stop(&mut self, key: &(RunId, StepId), refusal: Refusal, reason: &str, env: &mut Env<'_>) {
-        let Some(execution) = self.executions.get(key) else { return };
+        let Some(execution) = self.executions.get_mut(key) else { return };
         match execution.phase {
             Phase::Running => {
                 let id = execution.id;
@@ -505,8 +526,9 @@ impl Executor {
                 self.conclude(key, Err(failure(refusal, reason)), env);
             }
             Phase::AwaitingAck => self.conclude(key, Err(failure(refusal, reason)), env),
+            Phase::Preparing => execution.stopped = Some(failure(refusal, reason)),
             // What is being persisted ends by itself within milliseconds.
-            Phase::Preparing | Phase::Committing(_) => {}
+            Phase::Committing(_) => {}
         }
     }
 

@@ -103,6 +103,9 @@ struct Settling {
 /// local network, and less than a person notices.
 const SETTLE: Duration = Duration::from_millis(150);
 
+/// The most warnings that are kept for status.
+const WARNINGS_MAX: usize = 32;
+
 /// Strangers are recorded as one count so often.
 const STRANGERS_EVERY: Duration = Duration::from_secs(60);
 
@@ -311,10 +314,7 @@ impl Node {
             }
             Input::RoundTrip { device, micros } => self.links.measured(&device, micros),
             Input::StrangerTurnedAway => {
-                if self.strangers == 0 {
-                    self.strangers_since = now.mono;
-                }
-                self.strangers += 1;
+                self.stranger(now);
             }
             Input::Persisted(ticket) => {
                 if let Some(after) = self.pending.remove(&ticket) {
@@ -609,8 +609,16 @@ impl Node {
         self.tell_watchers(event);
     }
 
+    /// Counts somebody who was turned away.
+    fn stranger(&mut self, now: Now) {
+        if self.strangers == 0 {
+            self.strangers_since = now.mono;
+        }
+        self.strangers += 1;
+    }
+
     fn warn(&mut self, text: String) {
-        if !self.warnings.contains(&text) {
+        if self.warnings.len() < WARNINGS_MAX && !self.warnings.contains(&text) {
             self.warnings.push(text.clone());
             self.tell_watchers(Event::Warning { text });
         }

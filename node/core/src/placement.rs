@@ -8,7 +8,7 @@ use weft_protocol::{
     device::Kind,
     id::DeviceId,
     manifest::CapabilityName,
-    run::Candidate,
+    run::{Candidate, INLINE_BYTES_MAX},
 };
 
 /// What a text of ordinary length costs a model, in tokens: enough to compare devices by.
@@ -144,6 +144,9 @@ fn obstacle(need: &Need, facts: &Facts) -> Option<String> {
         && !facts.here
     {
         return Some(why.into());
+    }
+    if !facts.here && need.bytes > INLINE_BYTES_MAX as u64 {
+        return Some(format!("{} bytes are too many to travel with a step", need.bytes));
     }
     if !facts.reachable {
         return Some("away".into());

@@ -11,6 +11,7 @@ use std::{
 
 use weft_protocol::{
     codec,
+    decision::Subject,
     document::DocumentKind,
     graph::{Argument, Label, Plan, Step, StepId, StepIndex},
     host_call::Refusal,
@@ -238,7 +239,7 @@ impl Runs {
                 Journal::Started { words, plan, time, local_time, time_zone } => {
                     let steps =
                         plan.steps.iter().map(|step| (step.index, StepState::Waiting)).collect();
-                    let named = BTreeMap::new();
+                    let named = named(&plan, env);
                     let files = BTreeMap::new();
                     let request = Request {
                         words,
@@ -503,6 +504,21 @@ impl Run {
             can_ask: self.request.can_ask,
         })
     }
+}
+
+/// The devices that a plan's words named, as far as they still belong.
+fn named(plan: &Plan, env: &Env<'_>) -> BTreeMap<StepIndex, DeviceId> {
+    let is_called = |word: &str, subject: &Subject| {
+        subject.name.eq_ignore_ascii_case(word) || subject.kind.word() == word
+    };
+    plan.steps
+        .iter()
+        .filter_map(|step| {
+            let word = step.device.as_deref()?;
+            let mut subjects = env.neighbours.iter().map(|it| &it.subject);
+            Some((step.index, subjects.find(|subject| is_called(word, subject))?.id))
+        })
+        .collect()
 }
 
 /// A file as an argument: its name as said, and its bytes.

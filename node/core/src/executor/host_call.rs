@@ -92,6 +92,8 @@ impl Execution {
             HostCall::TimerList => {
                 self.permit_timers(env)?;
                 let entries = env.replica.list(&DocumentKind::TIMER, "", 1_000, env.rows);
+                self.labels.insert(Label::Private);
+                entries.iter().for_each(|entry| self.reads.add(entry.id.as_bytes()));
                 let mut timers: Vec<Timer> = entries
                     .iter()
                     .filter_map(|entry| {

@@ -83,6 +83,9 @@ impl Node {
                 self.documents(&kind, &query, limit, context)
             }
             Command::Timers => Ok(Reply::Timers(self.timer_views())),
+            Command::Invite { role: Role::Keeper | Role::Guest, .. } => {
+                Err((Refusal::Invalid, "a device joins as member or admin".to_owned()))
+            }
             Command::Invite { role, confirmed_by_itself } => {
                 if self.membership.role() == Some(Role::Admin) {
                     self.invitations.open(door, role, confirmed_by_itself, &mut self.rng);

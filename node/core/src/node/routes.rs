@@ -174,8 +174,7 @@ impl Node {
             replica::Output::PeerSynced(_) => {}
             replica::Output::SetAside { document, reason } => {
                 let text = format!("document {document} was set aside: {reason}");
-                self.warnings.push(text.clone());
-                self.tell_watchers(Event::Warning { text });
+                self.warn(text);
             }
         }
     }
@@ -187,7 +186,7 @@ impl Node {
                 self.outputs.push_back(Output::Admit { device });
             }
             MembershipOutput::TurnAway(device, why) => {
-                self.strangers += 1;
+                self.stranger(context.now);
                 self.outputs.push_back(Output::Log { text: format!("{device}: {why}") });
                 self.outputs.push_back(Output::Disconnect { device });
             }

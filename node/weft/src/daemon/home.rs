@@ -70,7 +70,14 @@ impl Home {
             .recursive(true)
             .mode(0o700)
             .create(&self.root)
-            .with_context(|| format!("failed to make {}", self.root.display()))
+            .with_context(|| format!("failed to make {}", self.root.display()))?;
+        // A start that ended between store and key left a store that nobody can open.
+        if self.store().exists() && !self.is_initialised()? {
+            let aside = self.root.join("store.redb.without-key");
+            fs::rename(self.store(), &aside)
+                .with_context(|| format!("failed to move {}", self.store().display()))?;
+        }
+        Ok(())
     }
 
     /// The keys of the device that lives here.
