@@ -346,7 +346,9 @@ impl Core {
                     self.take(Input::Executed { execution, result: Ok(Value::from("done")) });
                 }
                 Output::Reply { reply, .. } => self.say(Said::Reply(reply)),
-                Output::Event { event, .. } => self.say(Said::Event(event)),
+                // What the asking door hears; those who watch hear it once more.
+                Output::Event { door: Some(_), event } => self.say(Said::Event(event)),
+                Output::Event { door: None, .. } => {}
                 Output::StopExecution(_)
                 | Output::AnswerCall { .. }
                 | Output::OpenPairing { .. }
