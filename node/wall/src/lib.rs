@@ -5,8 +5,8 @@
 //! refuses every call which takes a path, makes a socket or a process, or signals others.
 //!
 //! Deliberately not here: what the child does, and what is said over the socket. This crate starts
-//! it, walls it in, proves the wall, and frames bytes ([`frame`]). It is also the only crate of the
-//! project with `unsafe` code; each block says why it holds.
+//! it, walls it in, proves the wall, and frames bytes ([`frame`]). Each
+//! block of `unsafe` code says why it holds.
 //!
 //! One walk through it:
 //!
