@@ -1,6 +1,6 @@
 //! Children: shown as typed, bounded in time, heard while they speak.
 
-use std::io::{self, Read};
+use std::io::{self, IsTerminal as _, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -13,6 +13,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How long output is waited for after its program ended: a grandchild may hold the pipe for ever.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long one step of a check may take: longer is a hang.
+const STEP_LIMIT: Duration = Duration::from_secs(3_600);
+
+/// So many lines of a failure are told again where all is summed up.
+const TOLD_AGAIN: usize = 40;
 
 /// What a child said, and how it ended.
 #[derive(Debug)]
@@ -41,6 +47,51 @@ pub(crate) fn show(command: &mut Command) -> Result<ExitStatus, String> {
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let status = show(command)?;
     succeeded(command, status)
+}
+
+/// As [`show`]. Where nobody watches at a terminal, what it said of failing comes back too, so that
+/// the end of a long log tells what failed.
+pub(crate) fn follow(command: &mut Command) -> Result<(ExitStatus, String), String> {
+    if io::stderr().is_terminal() {
+        return Ok((show(command)?, String::new()));
+    }
+    term::say(format_args!("$ {}", spelled(command)));
+    let answer = hear(command, STEP_LIMIT, Echo::Live)?;
+    Ok((answer.status, failing_lines(&answer.said)))
+}
+
+/// As [`follow`], where anything but success is an error.
+pub(crate) fn check(command: &mut Command) -> Result<(), String> {
+    let (status, told) = follow(command)?;
+    succeeded(command, status).map_err(|why| format!("{why}\n{told}").trim_end().to_owned())
+}
+
+/// The lines that tell why something failed: errors, failed tests, panics with what they say. The
+/// last lines where there are none such.
+fn failing_lines(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().collect();
+    let mut told: Vec<&str> = Vec::new();
+    let mut of_a_panic = 0;
+    for line in &lines {
+        let words = line.trim_start();
+        let tells = ["FAIL [", "TIMEOUT [", "ABORT [", "SIG", "error"]
+            .iter()
+            .any(|start| words.starts_with(start));
+        if words.contains("panicked at") {
+            of_a_panic = 4;
+        }
+        if words.starts_with("stack backtrace") {
+            of_a_panic = 0;
+        }
+        if (tells || of_a_panic > 0) && !told.contains(line) {
+            told.push(line);
+        }
+        of_a_panic = of_a_panic.max(1) - 1;
+    }
+    if told.is_empty() {
+        told = lines;
+    }
+    told[told.len().saturating_sub(TOLD_AGAIN)..].join("\n")
 }
 
 /// As [`run`], ended after `limit`.
@@ -219,6 +270,40 @@ mod tests {
                 .expect_err("it never ends by itself");
         assert!(error.contains("did not end within 1 s"), "{error}");
         assert!(error.contains("so far"), "{error}");
+    }
+
+    #[test]
+    fn what_failed_is_told_again() {
+        let said = "\
+PASS [ 0.1s] weft-core one
+thread 'two' panicked at two.rs:7:5:
+assertion failed
+ left: 1
+right: 2
+stack backtrace:
+   0: begin
+FAIL [ 0.2s] weft-core two
+FAIL [ 0.2s] weft-core two
+error: test run failed";
+        let expected = "\
+thread 'two' panicked at two.rs:7:5:
+assertion failed
+ left: 1
+right: 2
+FAIL [ 0.2s] weft-core two
+error: test run failed";
+        assert_eq!(failing_lines(said), expected);
+        assert_eq!(failing_lines("a\nb"), "a\nb");
+    }
+
+    #[test]
+    fn a_check_that_fails_says_with_what() {
+        let error = check(&mut shell("echo 'error: no such seed'; exit 1"));
+        let error = error.expect_err("it ends with 1");
+        assert!(error.starts_with("`sh -c"), "{error}");
+        if !io::stderr().is_terminal() {
+            assert!(error.ends_with("\nerror: no such seed"), "{error}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(crate) enum Outcome {
     Noted(String),
     /// Could not be run here, and why. Fails nothing.
     NotRun(String),
+    /// Why, in a line; what more there is to tell is told below the table.
     Failed(String),
 }
 
@@ -96,12 +97,19 @@ pub(crate) fn timed(name: &'static str, run: impl FnOnce() -> Outcome) -> Report
     report
 }
 
-/// The table of all stages; its last line counts what passed and what failed.
+/// The table of all stages, then what failed; the last line counts what passed and what failed.
 pub(crate) fn summary(reports: &[Report]) -> String {
     let width = reports.iter().map(|report| report.name.len()).max().unwrap_or(0);
     let total = reports.iter().map(|report| report.took).sum();
     let mut lines = vec![format!("=== all stages, {}", spelled(total))];
     lines.extend(reports.iter().map(|report| row(report, width)));
+    for report in reports {
+        if let Outcome::Failed(why) = &report.outcome
+            && let Some((_, told)) = why.split_once('\n')
+        {
+            lines.push(format!("\n=== why {} failed\n{told}", report.name));
+        }
+    }
     let count = |which: fn(&Outcome) -> bool| reports.iter().filter(|r| which(&r.outcome)).count();
     let passed = count(|outcome| matches!(outcome, Outcome::Passed | Outcome::Noted(_)));
     let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
@@ -121,7 +129,10 @@ fn row(report: &Report, width: usize) -> String {
         Outcome::Passed => format!("{name:width$}  passed   {took:>11}"),
         Outcome::Noted(note) => format!("{name:width$}  passed   {took:>11}  ({note})"),
         Outcome::NotRun(why) => format!("{name:width$}  NOT RUN  {took:>11}  ({why})"),
-        Outcome::Failed(why) => format!("{name:width$}  FAILED   {took:>11}  ({why})"),
+        Outcome::Failed(why) => {
+            let why = why.lines().next().unwrap_or_default();
+            format!("{name:width$}  FAILED   {took:>11}  ({why})")
+        }
     }
 }
 
@@ -185,7 +196,7 @@ mod tests {
         let reports = [
             report("fmt", Outcome::Passed, 1234),
             report("audit", Outcome::Noted("advisories, see above".into()), 800),
-            report("tests", Outcome::Failed("2 of 3".into()), 725_400),
+            report("tests", Outcome::Failed("2 of 3\nerror: one\nerror: two".into()), 725_400),
             report("netns", Outcome::NotRun("not root".into()), 0),
         ];
         let expected = "\
@@ -194,6 +205,10 @@ fmt    passed         1.2 s
 audit  passed         0.8 s  (advisories, see above)
 tests  FAILED   12 min 05 s  (2 of 3)
 netns  NOT RUN        0.0 s  (not root)
+
+=== why tests failed
+error: one
+error: two
 
 2 passed, 1 failed";
         assert_eq!(summary(&reports), expected);

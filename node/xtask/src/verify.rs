@@ -124,12 +124,12 @@ pub(crate) fn run(workspace: &Workspace, yes: bool, only: &[String]) -> Result<(
 }
 
 fn fmt(workspace: &Workspace) -> Outcome {
-    process::run(workspace.cargo().args(["fmt", "--all", "--check"])).into()
+    process::check(workspace.cargo().args(["fmt", "--all", "--check"])).into()
 }
 
 fn deny(workspace: &Workspace) -> Outcome {
     let words = ["deny", "--locked", "check", "bans", "licenses", "sources"];
-    process::run(workspace.cargo().args(words)).into()
+    process::check(workspace.cargo().args(words)).into()
 }
 
 fn audit(workspace: &Workspace) -> Outcome {
@@ -159,16 +159,16 @@ fn vulnerabilities(said: &str) -> Option<&str> {
 
 fn clippy(workspace: &Workspace) -> Outcome {
     let words = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    process::run(workspace.cargo().args(words)).into()
+    process::check(workspace.cargo().args(words)).into()
 }
 
 fn docs(workspace: &Workspace) -> Outcome {
     let words = ["doc", "--locked", "--no-deps", "--workspace", "--document-private-items"];
-    process::run(workspace.cargo().args(words).env("RUSTDOCFLAGS", "-D warnings")).into()
+    process::check(workspace.cargo().args(words).env("RUSTDOCFLAGS", "-D warnings")).into()
 }
 
 fn build(workspace: &Workspace) -> Outcome {
-    process::run(workspace.cargo().args(["build", "--locked", "--workspace", "--all-targets"]))
+    process::check(workspace.cargo().args(["build", "--locked", "--workspace", "--all-targets"]))
         .into()
 }
 
@@ -184,11 +184,11 @@ fn tests(workspace: &Workspace) -> Outcome {
 }
 
 fn doctests(workspace: &Workspace) -> Outcome {
-    process::run(workspace.cargo().args(["test", "--locked", "--doc", "--workspace"])).into()
+    process::check(workspace.cargo().args(["test", "--locked", "--doc", "--workspace"])).into()
 }
 
 fn policies(workspace: &Workspace) -> Outcome {
-    process::run(built(workspace, "weft").args(["policy", "test"])).into()
+    process::check(built(workspace, "weft").args(["policy", "test"])).into()
 }
 
 fn agents(workspace: &Workspace) -> Outcome {
@@ -198,11 +198,11 @@ fn agents(workspace: &Workspace) -> Outcome {
             "there is no wasm target; the tests used the committed ones".into(),
         );
     }
-    process::run(built(workspace, "examples/weft-component").args(["build", "--check"])).into()
+    process::check(built(workspace, "examples/weft-component").args(["build", "--check"])).into()
 }
 
 fn sim(workspace: &Workspace) -> Outcome {
-    process::run(built(workspace, "weft-sim").args(["--seeds", SEEDS])).into()
+    process::check(built(workspace, "weft-sim").args(["--seeds", SEEDS])).into()
 }
 
 fn e2e(workspace: &Workspace) -> Outcome {
@@ -223,7 +223,7 @@ fn netns(workspace: &Workspace) -> Outcome {
 }
 
 fn bench(workspace: &Workspace) -> Outcome {
-    process::run(built(workspace, "weft-bench").arg("--smoke")).into()
+    process::check(built(workspace, "weft-bench").arg("--smoke")).into()
 }
 
 /// A program that `build` has built.
@@ -240,12 +240,12 @@ fn nextest(workspace: &Workspace, filter: &str) -> Outcome {
     if let Some(model) = test_model(workspace) {
         command.env("WEFT_TEST_MODEL", model);
     }
-    match process::show(&mut command) {
-        Ok(status) if status.success() => Outcome::Passed,
-        Ok(status) if status.code() == Some(NO_TESTS) => {
+    match process::follow(&mut command) {
+        Ok((status, _)) if status.success() => Outcome::Passed,
+        Ok((status, _)) if status.code() == Some(NO_TESTS) => {
             Outcome::Failed("no test matches the filter".into())
         }
-        Ok(status) => Outcome::Failed(format!("cargo nextest ended with {status}")),
+        Ok((status, told)) => Outcome::Failed(format!("cargo nextest ended with {status}\n{told}")),
         Err(error) => Outcome::Failed(error),
     }
 }
