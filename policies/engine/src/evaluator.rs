@@ -21,6 +21,10 @@ const INSTRUCTIONS_MAX: usize = 50_000;
 /// A slow rule denies; a decision takes tens of microseconds.
 const TIME_MAX: Duration = Duration::from_millis(20);
 
+/// What gives another answer each time, so that a decision could not be reproduced. The time of a
+/// question is `input.now`.
+const IMPURE: &[&str] = &["http.send", "opa.runtime", "rand.intn", "time.now_ns", "uuid.rfc4122"];
+
 /// Why rules cannot be used.
 #[derive(Debug, Error)]
 pub enum RulesError {
@@ -38,6 +42,9 @@ pub enum RulesError {
     /// The modules do not fit together.
     #[error("compile the rules: {0}")]
     Compile(String),
+    /// A rule calls what does not follow from the question alone.
+    #[error("use the rules: {0} gives another answer each time; the time is input.now")]
+    Impure(String),
 }
 
 /// Compiled rules.
@@ -75,6 +82,10 @@ impl Rules {
             .map_err(|error| wrong(error.to_string()))?;
         let program = Compiler::compile_from_policy(&policy, &[ENTRY_POINT])
             .map_err(|error| wrong(error.to_string()))?;
+        let mut called = program.builtin_info_table.iter().map(|called| called.name.as_str());
+        if let Some(impure) = called.find(|name| IMPURE.contains(name)) {
+            return Err(RulesError::Impure(impure.to_owned()));
+        }
         let mut machine = RegoVM::new();
         machine.load_program(program);
         let wrong = |error: String| RulesError::Data(error);
@@ -231,6 +242,18 @@ mod tests {
             Rules::compile(&[("a.rego", "package weft.authz\nthis is no rego")], "{}").is_err()
         );
         assert!(Rules::compile(&[("a.rego", "package weft.authz")], "[]").is_err());
+    }
+
+    #[test]
+    fn rules_see_no_clock_and_no_dice() {
+        for impure in ["time.now_ns()", "rand.intn(\"x\", 2)"] {
+            let rules = format!(
+                "package weft.authz\ndecision := {{\"effect\": \"allow\", \"reason\": \"\", \"obligations\": []}} if {impure} > 1"
+            );
+            let error = Rules::compile(&[("a.rego", &rules)], "{}").unwrap_err();
+            let name = impure.split('(').next().unwrap();
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 
     #[test]
