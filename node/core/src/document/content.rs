@@ -1,10 +1,16 @@
 //! Content: values into Automerge objects and back.
+//!
+//! What people write, the field `text`, is an Automerge text, so that two who edit it at once both keep
+//! their words. All other texts are names and words of the program: of two the later stands.
 
 use automerge::{
     Automerge, AutomergeError, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue,
     transaction::Transactable,
 };
 use weft_protocol::value::Value;
+
+/// The field that people write in.
+const WRITING: &str = "text";
 
 /// Sets a field of the root map; a null removes it.
 pub(super) fn set_field<T: Transactable + ReadDoc>(
@@ -44,6 +50,7 @@ fn set<T: Transactable + ReadDoc>(
             (Value::List(values), Some(ObjType::List)) => {
                 return set_list(document, &id, values);
             }
+            (Value::Text(text), Some(ObjType::Text)) => return set_text(document, &id, text),
             _ if read_prop(document, object, prop.clone())?.as_ref() == Some(value) => {
                 return Ok(());
             }
@@ -55,6 +62,10 @@ fn set<T: Transactable + ReadDoc>(
             let kind = if matches!(value, Value::Map(_)) { ObjType::Map } else { ObjType::List };
             let id = document.put_object(object, prop, kind)?;
             fill(document, &id, value)
+        }
+        Value::Text(text) if matches!(&prop, Prop::Map(name) if name == WRITING) => {
+            let id = document.put_object(object, prop, ObjType::Text)?;
+            document.splice_text(&id, 0, 0, text)
         }
         Value::Null
         | Value::Bool(_)
@@ -85,6 +96,25 @@ fn set_list<T: Transactable + ReadDoc>(
         insert(document, list, before + offset, value)?;
     }
     Ok(())
+}
+
+/// Replaces what lies between the common beginning and the common end. Positions count code points.
+fn set_text<T: Transactable + ReadDoc>(
+    document: &mut T,
+    text: &ObjId,
+    words: &str,
+) -> Result<(), AutomergeError> {
+    let there: Vec<char> = document.text(text)?.chars().collect();
+    let words: Vec<char> = words.chars().collect();
+    let before = there.iter().zip(&words).take_while(|(a, b)| a == b).count();
+    let (old, new) = (&there[before..], &words[before..]);
+    let behind = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+    let gone = old.len() - behind;
+    let new: String = new[..new.len() - behind].iter().collect();
+    if gone == 0 && new.is_empty() {
+        return Ok(());
+    }
+    document.splice_text(text, before, isize::try_from(gone).unwrap_or(isize::MAX), &new)
 }
 
 /// Fills an object that was just made.

@@ -4,7 +4,7 @@ use automerge::sync::{BloomFilter, Message, MessageVersion, State, SyncDoc as _}
 use weft_protocol::{
     document::ChangeHash,
     id::Digest,
-    sync::{Advance, Have},
+    sync::Have,
 };
 
 use super::{Change, Document, DocumentError, catch, refused};
@@ -28,11 +28,24 @@ pub(crate) struct Exchange {
     asks: bool,
 }
 
+/// What one side tells the other about its copy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Told {
+    /// Its newest changes.
+    pub(crate) heads: Vec<ChangeHash>,
+    /// Changes that it asks for by hash.
+    pub(crate) need: Vec<ChangeHash>,
+    /// What it has, if the other may not know its heads: who knows them knows that.
+    pub(crate) have: Option<Have>,
+    /// Whether it waits for an answer.
+    pub(crate) asks: bool,
+}
+
 /// What [`Document::next_message`] says.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// To be sent.
-    Say(Advance, Vec<Change>),
+    Say(Told, Vec<Change>),
     /// The peer's answer comes first.
     Wait,
     /// Both have the same.
@@ -84,8 +97,13 @@ impl Exchange {
         Self { state, said: None, idle_rounds: 0, asks }
     }
 
+    /// The heads that the peer was told last, ordered.
+    pub(crate) fn told_heads(&self) -> Vec<ChangeHash> {
+        sorted(&self.state.last_sent_heads)
+    }
+
     /// Whether the peer said that its newest changes are these.
-    fn has(&self, heads: &[ChangeHash]) -> bool {
+    pub(crate) fn has(&self, heads: &[ChangeHash]) -> bool {
         self.state.their_heads.as_ref().is_some_and(|theirs| sorted(theirs) == heads)
     }
 
@@ -123,19 +141,22 @@ impl Document {
         need.sort();
         need.dedup();
         need.truncate(HASHES_MAX);
-        let have = message.have.first().map(|have| Have {
+        // The heads alone are tried first, and say all to whoever knows them. Whose heads are unknown
+        // here may not know those of here.
+        let theirs = exchange.state.their_heads.as_deref().unwrap_or_default();
+        let may_differ = theirs.iter().any(|hash| !self.has(&ChangeHash(hash.0)));
+        let have = message.have.first().filter(|_| may_differ).map(|have| Have {
             last_sync: outer_hashes(&have.last_sync),
             bloom: have.bloom.to_bytes(),
         });
-        let heads = outer_hashes(&message.heads);
-        let advance = Advance { heads, need, have, asks: exchange.asks };
+        let told = Told { heads: sorted(&message.heads), need, have, asks: exchange.asks };
         let mut changes = Vec::new();
         for chunk in message.changes.iter() {
             let change = catch(|| automerge::Change::try_from(chunk))?
                 .map_err(|error| DocumentError::Damaged(error.to_string()))?;
             changes.extend(Change::from_inner(change));
         }
-        let mut said = weft_protocol::codec::encode(&advance);
+        let mut said = weft_protocol::codec::encode(&(&told.heads, &told.need, &told.have, told.asks));
         said.extend(changes.iter().flat_map(|change| change.hash().0));
         let said = Some(Digest::of(&said));
         if exchange.said == said || exchange.idle_rounds > IDLE_ROUNDS_MAX {
@@ -143,7 +164,7 @@ impl Document {
             return Ok(Next::Stuck);
         }
         exchange.said = said;
-        Ok(Next::Say(advance, changes))
+        Ok(Next::Say(told, changes))
     }
 
     /// Takes what the peer told, with those of its changes that may be applied, as one batch.
@@ -154,43 +175,50 @@ impl Document {
     pub(crate) fn receive(
         &mut self,
         exchange: &mut Exchange,
-        advance: &Advance,
+        told: &Told,
         changes: Vec<Change>,
     ) -> Result<(), DocumentError> {
         let out_of_bounds = || DocumentError::Refused {
             during: "exchange",
             why: "the message is out of bounds".to_owned(),
         };
-        let last_sync = advance.have.as_ref().map_or(0, |have| have.last_sync.len());
-        if [advance.heads.len(), advance.need.len(), last_sync].iter().any(|len| *len > HASHES_MAX)
-        {
+        let last_sync = told.have.as_ref().map_or(0, |have| have.last_sync.len());
+        if [told.heads.len(), told.need.len(), last_sync].iter().any(|len| *len > HASHES_MAX) {
             return Err(out_of_bounds());
         }
-        let have = advance.have.as_ref().map(|have| {
+        let have = told.have.as_ref().map(|have| {
             let bloom = parse_bloom(&have.bloom).ok_or_else(out_of_bounds)?;
             Ok(automerge::sync::Have { last_sync: inner_hashes(&have.last_sync), bloom })
         });
+        let have = have.transpose()?;
         let brings_news = !changes.is_empty();
         self.apply(changes)?;
+        let known = told.heads.iter().all(|hash| self.has(hash));
+        let have = if known {
+            let last_sync = inner_hashes(&told.heads);
+            Some(automerge::sync::Have { last_sync, bloom: BloomFilter::default() })
+        } else {
+            have
+        };
         let message = Message {
-            heads: inner_hashes(&advance.heads),
-            need: inner_hashes(&advance.need),
-            have: have.transpose()?.into_iter().collect(),
+            heads: inner_hashes(&told.heads),
+            need: inner_hashes(&told.need),
+            have: have.into_iter().collect(),
             changes: automerge::sync::ChunkList::empty(),
             flags: None,
             version: MessageVersion::V1,
         };
         exchange.idle_rounds = if brings_news { 0 } else { exchange.idle_rounds + 1 };
         exchange.asks = false;
-        if advance.asks {
+        if told.asks {
             exchange.state.have_responded = false;
             exchange.said = None;
         }
-        let told = exchange.state.last_sent_heads.clone();
+        let last_sent = exchange.state.last_sent_heads.clone();
         catch(|| self.inner.receive_sync_message(&mut exchange.state, message))?
             .map_err(refused("exchange"))?;
         // Automerge takes equal heads for told ones. The peer waits for an answer all the same.
-        exchange.state.last_sent_heads = told;
+        exchange.state.last_sent_heads = last_sent;
         Ok(())
     }
 }

@@ -101,6 +101,22 @@ fn entries_that_two_add_to_a_map_both_stay() {
 }
 
 #[test]
+fn words_that_two_write_at_once_both_stay() {
+    let mut one = note(1);
+    let first = one.edit(&text(&[("text", "Milch für Øyvind 🥛")]), time(1)).unwrap().unwrap();
+    let mut other = note(2);
+    other.apply(vec![first]).unwrap();
+    let left = one.edit(&text(&[("text", "Mehr Milch für Øyvind 🥛")]), time(2)).unwrap().unwrap();
+    let right = other.edit(&text(&[("text", "Milch für Øyvind 🥛🥛")]), time(2)).unwrap().unwrap();
+    one.apply(vec![right]).unwrap();
+    other.apply(vec![left]).unwrap();
+    for document in [one, other] {
+        let expected = text(&[("text", "Mehr Milch für Øyvind 🥛🥛")]);
+        assert_eq!(document.content().unwrap(), expected);
+    }
+}
+
+#[test]
 fn loads_what_was_saved() {
     let mut document = note(1);
     document.edit(&text(&[("a", "x")]), time(1)).unwrap();
@@ -216,6 +232,16 @@ proptest! {
         if let Ok(parsed) = parse(&bytes) {
             // Only what has the hash that it says it has is taken.
             prop_assert_eq!(parsed.hash(), change.hash());
+        }
+    }
+
+    #[test]
+    fn words_become_what_was_written(versions in prop::collection::vec("[aö🥛 ]{0,12}", 1..6)) {
+        let mut document = note(1);
+        for (at, version) in versions.iter().enumerate() {
+            document.edit(&text(&[("text", version)]), time(at as i64)).unwrap();
+            prop_assert_eq!(document.content().unwrap(), text(&[("text", version)]));
+            prop_assert!(document.edit(&text(&[("text", version)]), time(9)).unwrap().is_none());
         }
     }
 
