@@ -1,4 +1,8 @@
-//! The task that owns the main swarm.
+//! The task that owns the main swarm: its loop, what is asked of it, what falls due.
+
+mod connections;
+mod dialling;
+mod streams;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -8,19 +12,12 @@ use std::{
 
 use futures::StreamExt as _;
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm,
-    core::ConnectedPoint,
-    identify, mdns,
-    multiaddr::Protocol as Part,
-    ping,
-    swarm::{
-        ConnectionId, DialError, ListenError, SwarmEvent,
-        dial_opts::{DialOpts, PeerCondition},
-    },
+    PeerId, StreamProtocol, Swarm, identify, mdns, ping,
+    swarm::{ConnectionId, ListenError, SwarmEvent},
 };
 use tokio::{
-    sync::{mpsc, oneshot},
-    task::{AbortHandle, JoinSet},
+    sync::{Notify, mpsc},
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
 use weft_protocol::{
@@ -29,41 +26,24 @@ use weft_protocol::{
     time::Timestamp,
 };
 
+use self::{connections::Connection, streams::Stream};
 use crate::{
-    Command, Config, DialFailure, Disconnection, Event, Reach, StartError, TurnedAway, address,
-    gate::{Access, GateEvent, Negotiated, OPEN_TIMEOUT, Refusal},
+    Command, Config, Disconnection, Event, Reach, StartError, TurnedAway, address,
+    book::AddressBook,
+    gate::Refusal,
     peer,
     redial::{self, Redial},
-    rivals::{self, BootRank, Rival},
-    stream::{Outgoing, Report, StreamActor, StreamEnd, StreamId},
+    rivals::Starts,
+    stream::{Report, StreamEnd, StreamId},
     swarm::{self, Behaviour, BehaviourEvent},
+    watch,
 };
 
-/// How long a stranger has to prove that it belongs.
-const STRANGER_TIME: Duration = Duration::from_secs(5);
-
-/// How long a stream waits for trust to be merged here.
-const HELD_TIME: Duration = Duration::from_secs(5);
-
-/// How long a connection that is closed on purpose stays up for what was queued: a few round
 /// trips on a LAN. Nothing that it says is heard any more.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// How long [`Command::Stop`] waits for the connections to close.
 const STOP_TIME: Duration = Duration::from_secs(1);
-
-/// The wait before a stream that ended is opened again, doubled each time up to the maximum.
-const REOPEN_MIN: Duration = Duration::from_millis(250);
-const REOPEN_MAX: Duration = Duration::from_secs(30);
-
-/// A stream that lasted so long starts anew with [`REOPEN_MIN`].
-const REOPEN_RESET_AFTER: Duration = Duration::from_secs(30);
-
-/// Addresses of one device that are dialled: two transports on four interfaces, v4 and v6.
-const ADDRESSES_MAX: usize = 16;
-
-/// Starts of one device that are told apart: enough for a clone of its disk that keeps coming.
-const BOOTS_MAX: usize = 16;
 
 /// Frames from all streams on their way to the loop. Few, since each may be a large one; a full
 /// channel holds back the readers, and with them the peers.
@@ -94,36 +74,8 @@ enum Timer {
     Held(StreamId),
     Reopen(ConnectionId, Protocol),
     Close(ConnectionId),
-}
-
-#[derive(Debug)]
-struct Connection {
-    device: DeviceId,
-    address: Multiaddr,
-    /// Whether this node dialled.
-    dialled: bool,
-    order: u64,
-    access: Arc<Access>,
-    member: bool,
-    boot: Option<(BootId, BootRank)>,
-    /// Whether it is the one that serves its device.
-    current: bool,
-    admitted: bool,
-    streams: BTreeMap<Protocol, StreamId>,
-    reopened: BTreeMap<Protocol, u32>,
-}
-
-#[derive(Debug)]
-struct Stream {
-    connection: ConnectionId,
-    protocol: Protocol,
-    since: Instant,
-    outgoing: Outgoing,
-    release: Option<oneshot::Sender<()>>,
-    task: AbortHandle,
-    boot: Option<BootId>,
-    /// Whether the node was told of it.
-    opened: bool,
+    Probe(ConnectionId, u64),
+    Moved,
 }
 
 /// The task's state.
@@ -140,15 +92,18 @@ pub(crate) struct NetActor {
     tasks: JoinSet<()>,
     started: Instant,
     timers: BTreeMap<(Instant, u64), Timer>,
-    /// Numbers connections, streams, timers and starts in the order in which they came.
+    /// Numbers connections, streams, timers and probes in the order in which they came.
     sequence: u64,
     members: BTreeSet<DeviceId>,
-    remembered: HashMap<DeviceId, Vec<Multiaddr>>,
-    sighted: HashMap<DeviceId, VecDeque<Multiaddr>>,
+    book: AddressBook,
     redial: Redial,
+    /// Fires when this node's own network may be back.
+    returned: Arc<Notify>,
+    /// While it is not long ago that the network moved: whether it did again.
+    moved: Option<bool>,
     connections: HashMap<ConnectionId, Connection>,
     streams: HashMap<StreamId, Stream>,
-    boots: HashMap<DeviceId, VecDeque<(BootId, u64)>>,
+    starts: Starts,
     listening: Vec<String>,
 }
 
@@ -170,6 +125,10 @@ impl NetActor {
         let mut swarm = swarm::main(key, config.mdns && config.reach == Reach::Lan)?;
         swarm::listen(&mut swarm, config.reach, config.port)?;
         let (report_sender, reports) = mpsc::channel(REPORTS_MAX);
+        let (mut tasks, returned) = (JoinSet::new(), Arc::new(Notify::new()));
+        if config.reach == Reach::Lan {
+            tasks.spawn(watch::watch(Arc::clone(&returned)));
+        }
         Ok(Self {
             local: DeviceId::from_bytes(local),
             boot: config.boot,
@@ -180,27 +139,34 @@ impl NetActor {
             outbox: VecDeque::new(),
             reports,
             report_sender,
-            tasks: JoinSet::new(),
+            tasks,
             started: Instant::now(),
             timers: BTreeMap::new(),
             sequence: 0,
             members: BTreeSet::new(),
-            remembered: HashMap::new(),
-            sighted: HashMap::new(),
+            book: AddressBook::default(),
             redial: Redial::default(),
+            returned,
+            moved: None,
             connections: HashMap::new(),
             streams: HashMap::new(),
-            boots: HashMap::new(),
+            starts: Starts::default(),
             listening: Vec::new(),
         })
+    }
+
+    /// What tells it that its own network came back.
+    #[cfg(test)]
+    pub(crate) fn returned(&self) -> Arc<Notify> {
+        Arc::clone(&self.returned)
     }
 
     /// Runs until it is stopped or nobody listens.
     pub(crate) async fn run(mut self) {
         let events = self.events.clone();
         loop {
-            while let Some(device) = self.redial.poll_output() {
-                self.dial(device);
+            while let Some(dial) = self.redial.poll_output() {
+                self.dial(dial);
             }
             let due = self.due();
             tokio::select! {
@@ -215,6 +181,7 @@ impl NetActor {
                     }
                 }
                 () = sleep_until(due) => self.on_time(),
+                () = self.returned.notified() => self.on_moved(),
                 permit = events.reserve(), if !self.outbox.is_empty() => match permit {
                     Ok(permit) => permit.send(self.outbox.pop_front().expect("it is not empty")),
                     Err(_) => break,
@@ -285,8 +252,8 @@ impl NetActor {
         members.remove(&self.local);
         let peers = members.iter().filter_map(|device| peer::peer_id(device.as_bytes())).collect();
         self.swarm.behaviour_mut().gate.set_members(peers);
-        self.sighted.retain(|device, _| members.contains(device));
-        self.boots.retain(|device, _| {
+        self.book.retain_sighted(&members);
+        self.starts.retain(|device| {
             members.contains(device) || self.connections.values().any(|c| c.device == *device)
         });
         self.redial_input(redial::Input::Members(members.clone()));
@@ -303,44 +270,6 @@ impl NetActor {
     }
 
     /// A stranger became a member on the connection that it has.
-    fn promote(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        debug_assert!(connection.access.is_member(), "the gate promotes before this task");
-        connection.member = true;
-        let device = connection.device;
-        if connection.current {
-            let address = connection.address.to_string();
-            self.outbox.push_back(Event::Connected { device, address, member: true });
-        }
-        self.redial_input(redial::Input::Connected(device));
-    }
-
-    fn on_remember(&mut self, device: DeviceId, addresses: &[String]) {
-        let parsed: Vec<Multiaddr> = addresses
-            .iter()
-            .filter_map(|text| address::parse(text, self.reach))
-            .take(ADDRESSES_MAX)
-            .collect();
-        let known = self.remembered.entry(device).or_default();
-        let is_new = parsed.iter().any(|address| !known.contains(address));
-        *known = parsed;
-        if is_new {
-            self.redial_input(redial::Input::Reachable(device));
-        }
-    }
-
-    fn on_dial(&mut self, device: DeviceId) {
-        let reason = if !self.members.contains(&device) {
-            DialFailure::NotMember
-        } else if self.addresses(device).is_empty() {
-            DialFailure::NoAddress
-        } else {
-            self.redial_input(redial::Input::Reachable(device));
-            return;
-        };
-        self.outbox.push_back(Event::DialFailed { device, reason });
-    }
-
     fn on_admit(&mut self, device: DeviceId) {
         let Some(id) = self.current(device) else { return };
         let connection = self.connections.get_mut(&id).expect("the current one exists");
@@ -357,64 +286,11 @@ impl NetActor {
         }
     }
 
-    // Dialling
-
-    fn addresses(&self, device: DeviceId) -> Vec<Multiaddr> {
-        let sighted = self.sighted.get(&device).into_iter().flatten();
-        let remembered = self.remembered.get(&device).into_iter().flatten();
-        let mut addresses: Vec<Multiaddr> = Vec::new();
-        for address in sighted.chain(remembered) {
-            if !addresses.contains(address) {
-                addresses.push(address.clone());
-            }
-        }
-        addresses.truncate(ADDRESSES_MAX);
-        addresses
-    }
-
-    fn dial(&mut self, device: DeviceId) {
-        if self.connections.values().any(|connection| connection.device == device) {
-            return;
-        }
-        let Some(peer) = peer::peer_id(device.as_bytes()) else {
-            let why = "its id is no key".to_owned();
-            self.on_dial_failed(device, DialFailure::Unreachable { why });
-            return;
-        };
-        let opts = DialOpts::peer_id(peer)
-            .addresses(self.addresses(device))
-            // Neither a connection that is on its way out nor a dial to where the peer no longer is
-            // must hold up the next; how many dials there are is for `redial` to say.
-            .condition(PeerCondition::Always)
-            .build();
-        match self.swarm.dial(opts) {
-            Ok(()) => {}
-            Err(DialError::NoAddresses) => self.on_dial_failed(device, DialFailure::NoAddress),
-            Err(error) => {
-                self.on_dial_failed(device, DialFailure::Unreachable { why: error.to_string() });
-            }
-        }
-    }
-
-    fn on_dial_failed(&mut self, device: DeviceId, reason: DialFailure) {
-        if self.connections.values().any(|connection| connection.device == device) {
-            // The peer was quicker.
-            return;
-        }
-        self.outbox.push_back(Event::DialFailed { device, reason });
-        self.redial_input(redial::Input::Failed(device));
-    }
-
-    fn redial_input(&mut self, input: redial::Input) {
-        let now = self.now();
-        self.redial.handle_input(input, now);
-    }
+    // Time
 
     fn now(&self) -> Timestamp {
         Timestamp::ZERO + self.started.elapsed()
     }
-
-    // Time
 
     fn due(&self) -> Instant {
         let redial = self.redial.poll_timeout().map(|at| self.started + at.since(Timestamp::ZERO));
@@ -461,6 +337,8 @@ impl NetActor {
             Timer::Close(id) => {
                 self.swarm.close_connection(id);
             }
+            Timer::Probe(id, probe) => self.on_probe_over(id, probe),
+            Timer::Moved => self.on_moved_lately(),
         }
     }
 
@@ -495,8 +373,7 @@ impl NetActor {
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
                 if let Some(key) = peer::key(&peer) {
-                    let reason = DialFailure::Unreachable { why: error.to_string() };
-                    self.on_dial_failed(DeviceId::from_bytes(key), reason);
+                    self.on_dial_error(DeviceId::from_bytes(key), &error);
                 }
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
@@ -535,9 +412,8 @@ impl NetActor {
                 for (peer, address) in peers {
                     if let Some(key) = peer::key(&peer)
                         && let Some(address) = address::parse(&address.to_string(), self.reach)
-                        && let Some(known) = self.sighted.get_mut(&DeviceId::from_bytes(key))
                     {
-                        known.retain(|other| *other != address);
+                        self.book.expire(DeviceId::from_bytes(key), &address);
                     }
                 }
             }
@@ -551,394 +427,6 @@ impl NetActor {
         }
     }
 
-    fn on_listeners(&mut self) {
-        let mut addresses: Vec<String> = self
-            .swarm
-            .listeners()
-            .filter(|address| address::is_worth_telling(address, self.reach))
-            .map(ToString::to_string)
-            .collect();
-        addresses.sort();
-        addresses.dedup();
-        if addresses != self.listening {
-            let is_new = addresses.iter().any(|address| !self.listening.contains(address));
-            if is_new && !self.listening.is_empty() {
-                self.redial_input(redial::Input::Moved);
-            }
-            self.listening.clone_from(&addresses);
-            self.outbox.push_back(Event::Listening { addresses });
-        }
-    }
-
-    fn on_sighted(&mut self, peers: Vec<(PeerId, Multiaddr)>) {
-        let mut fresh: BTreeMap<DeviceId, Vec<String>> = BTreeMap::new();
-        for (peer, address) in peers {
-            let Some(device) = peer::key(&peer).map(DeviceId::from_bytes) else { continue };
-            if !self.members.contains(&device) {
-                continue;
-            }
-            let Some(address) = address::parse(&address.to_string(), self.reach) else { continue };
-            let known = self.sighted.entry(device).or_default();
-            known.retain(|other| *other != address);
-            known.push_front(address.clone());
-            known.truncate(ADDRESSES_MAX);
-            fresh.entry(device).or_default().push(address.to_string());
-        }
-        for (device, addresses) in fresh {
-            self.tell_of_others(Event::Sighted { device, addresses });
-            self.redial_input(redial::Input::Reachable(device));
-        }
-    }
-
-    fn on_ping(&mut self, id: ConnectionId, result: Result<Duration, ping::Failure>) {
-        let Some(connection) = self.connections.get(&id) else { return };
-        match result {
-            Ok(rtt) if connection.member && connection.current => {
-                self.outbox.push_back(Event::RoundTrip { device: connection.device, rtt });
-            }
-            Ok(_) | Err(ping::Failure::Unsupported) => {}
-            Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
-                let why = "no answer to a ping".to_owned();
-                self.leave(id, Disconnection::Lost { why }, false);
-            }
-        }
-    }
-
-    // Connections
-
-    fn on_established(&mut self, id: ConnectionId, peer: &PeerId, endpoint: ConnectedPoint) {
-        let device = peer::key(peer).map(DeviceId::from_bytes);
-        let access = self.swarm.behaviour().gate.access(id);
-        let (Some(device), Some(access)) = (device, access) else {
-            self.swarm.close_connection(id);
-            return;
-        };
-        let (mut address, dialled) = match endpoint {
-            ConnectedPoint::Dialer { address, .. } => (address, true),
-            ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, false),
-        };
-        if let Some(Part::P2p(_)) = address.iter().last() {
-            address.pop();
-        }
-        let member = self.members.contains(&device);
-        if dialled && !member {
-            // It left while it was dialled.
-            self.swarm.close_connection(id);
-            return;
-        }
-        if member {
-            // It may have become a member between the gate and here.
-            access.promote();
-        }
-        let connection = Connection {
-            device,
-            address,
-            dialled,
-            order: self.next(),
-            access,
-            member,
-            boot: None,
-            current: false,
-            admitted: false,
-            streams: BTreeMap::new(),
-            reopened: BTreeMap::new(),
-        };
-        self.connections.insert(id, connection);
-        if member {
-            self.redial_input(redial::Input::Connected(device));
-            self.after(OPEN_TIMEOUT, Timer::Greeting(id));
-        } else {
-            self.after(STRANGER_TIME, Timer::Stranger(id));
-        }
-        if dialled {
-            self.open(id, Protocol::Trust);
-        }
-    }
-
-    fn turn_away(&mut self, id: ConnectionId, why: TurnedAway) {
-        let Some(connection) = self.connections.get(&id) else { return };
-        let address = connection.address.to_string();
-        self.leave(id, Disconnection::Stranger(why), true);
-        self.tell_of_others(Event::StrangerTurnedAway { address, why });
-    }
-
-    /// Closes a connection, after [`LINGER`] where what is queued shall still go out. For the node
-    /// it is gone at once.
-    fn leave(&mut self, id: ConnectionId, reason: Disconnection, lingers: bool) {
-        let Some(device) = self.forget(id, reason, lingers) else { return };
-        if lingers {
-            self.after(LINGER, Timer::Close(id));
-        } else {
-            self.swarm.close_connection(id);
-        }
-        self.settle(device);
-    }
-
-    /// Takes a connection and its streams off the books and tells the node.
-    fn forget(
-        &mut self,
-        id: ConnectionId,
-        reason: Disconnection,
-        lingers: bool,
-    ) -> Option<DeviceId> {
-        let connection = self.connections.remove(&id)?;
-        for stream in connection.streams.into_values() {
-            self.remove_stream(stream, StreamEnd::Disconnected, lingers);
-        }
-        let device = connection.device;
-        if connection.current {
-            self.outbox.push_back(Event::Disconnected { device, reason });
-        }
-        Some(device)
-    }
-
-    /// Decides which connection to `device` serves, after any of them changed.
-    fn settle(&mut self, device: DeviceId) {
-        let preferred = self.local.min(device);
-        let rivals: Vec<Rival<ConnectionId>> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.device == device)
-            .map(|(&id, connection)| Rival {
-                id,
-                is_preferred: (preferred == self.local) == connection.dialled,
-                order: connection.order,
-                boot: connection.boot.map(|(_, rank)| rank),
-            })
-            .collect();
-        if rivals.is_empty() {
-            if !self.members.contains(&device) {
-                self.boots.remove(&device);
-            }
-            self.redial_input(redial::Input::Lost(device));
-            return;
-        }
-        let choice = rivals::choose(&rivals, self.current(device));
-        for id in choice.close {
-            self.forget(id, Disconnection::Replaced, false);
-            self.swarm.close_connection(id);
-        }
-        if let Some(id) = choice.keep {
-            let connection = self.connections.get_mut(&id).expect("it was among the rivals");
-            if !connection.current {
-                connection.current = true;
-                let address = connection.address.to_string();
-                let member = connection.member;
-                self.outbox.push_back(Event::Connected { device, address, member });
-                self.release(id);
-            }
-        }
-    }
-
-    fn current(&self, device: DeviceId) -> Option<ConnectionId> {
-        self.connections
-            .iter()
-            .find(|(_, connection)| connection.current && connection.device == device)
-            .map(|(&id, _)| id)
-    }
-
-    fn connection_ids(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<ConnectionId> {
-        let mut ids: Vec<(u64, ConnectionId)> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| wanted(connection))
-            .map(|(&id, connection)| (connection.order, id))
-            .collect();
-        ids.sort_by_key(|(order, _)| *order);
-        ids.into_iter().map(|(_, id)| id).collect()
-    }
-
-    // Streams
-
-    /// Opens a protocol on a connection where it is not open.
-    fn open(&mut self, id: ConnectionId, protocol: Protocol) {
-        if let Some(connection) = self.connections.get(&id)
-            && !connection.streams.contains_key(&protocol)
-        {
-            self.swarm.behaviour_mut().gate.open(id, name(protocol));
-        }
-    }
-
-    fn on_gate_event(&mut self, event: GateEvent) {
-        let id = event.connection;
-        let Some(protocol) = protocol_of(&event.protocol) else { return };
-        let Some(connection) = self.connections.get(&id) else { return };
-        let opens = connection.opens(self.local, protocol);
-        match event.outcome {
-            Negotiated::Outbound(stream) => self.start_stream(id, protocol, stream),
-            Negotiated::Inbound(stream) if !opens => self.start_stream(id, protocol, stream),
-            Negotiated::Inbound(_) => {
-                tracing::debug!(device = %connection.device, %protocol, "opened by the wrong side");
-            }
-            Negotiated::Failed(why) => {
-                tracing::debug!(device = %connection.device, %protocol, %why, "not opened");
-                if protocol == Protocol::Trust && connection.boot.is_none() {
-                    let why = format!("trust does not open: {why}");
-                    self.leave(id, Disconnection::Violation { why }, false);
-                } else {
-                    self.reopen_later(id, protocol, None);
-                }
-            }
-        }
-    }
-
-    fn start_stream(&mut self, id: ConnectionId, protocol: Protocol, stream: libp2p::Stream) {
-        let stream_id = StreamId(self.next());
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let (actor, outgoing, release) = StreamActor::new(
-            stream_id,
-            self.boot,
-            Arc::clone(&connection.access),
-            self.report_sender.clone(),
-        );
-        let replaced = connection.streams.insert(protocol, stream_id);
-        let entry = Stream {
-            connection: id,
-            protocol,
-            since: Instant::now(),
-            outgoing,
-            release: Some(release),
-            task: self.tasks.spawn(actor.run(stream)),
-            boot: None,
-            opened: false,
-        };
-        self.streams.insert(stream_id, entry);
-        if let Some(older) = replaced {
-            self.remove_stream(older, StreamEnd::Replaced, false);
-        }
-    }
-
-    fn on_report(&mut self, report: Report) {
-        match report {
-            Report::Greeted { stream, boot } => self.on_greeted(stream, boot),
-            Report::Frame { stream, bytes } => {
-                // What was under way when the stream closed is not heard.
-                if self.streams.get(&stream).is_some_and(|entry| entry.opened) {
-                    self.outbox.push_back(Event::Frame { stream, bytes });
-                }
-            }
-            Report::Ended { stream, end } => self.on_stream_end(stream, end),
-        }
-    }
-
-    fn on_greeted(&mut self, stream: StreamId, boot: BootId) {
-        let Some(entry) = self.streams.get_mut(&stream) else { return };
-        entry.boot = Some(boot);
-        let id = entry.connection;
-        let Some(connection) = self.connections.get(&id) else { return };
-        let device = connection.device;
-        match connection.boot {
-            None => {
-                let rank = self.rank(device, boot);
-                if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.boot = Some((boot, rank));
-                }
-                self.settle(device);
-            }
-            Some((known, _)) if known == boot => {}
-            Some(_) => {
-                let why = "it says two boot ids on one connection".to_owned();
-                self.leave(id, Disconnection::Violation { why }, false);
-                return;
-            }
-        }
-        self.release(id);
-        let waits = self.streams.get(&stream).is_some_and(|entry| !entry.opened);
-        if waits {
-            self.after(HELD_TIME, Timer::Held(stream));
-        }
-    }
-
-    fn rank(&mut self, device: DeviceId, boot: BootId) -> BootRank {
-        let known = self.boots.get(&device).into_iter().flatten();
-        if let Some((_, heard)) = known.copied().find(|(other, _)| *other == boot) {
-            return BootRank { counter: boot.counter, heard };
-        }
-        let heard = self.next();
-        let boots = self.boots.entry(device).or_default();
-        boots.push_back((boot, heard));
-        if boots.len() > BOOTS_MAX {
-            boots.pop_front();
-        }
-        BootRank { counter: boot.counter, heard }
-    }
-
-    /// Tells the node of the streams that may be used now, and lets them read.
-    fn release(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get(&id) else { return };
-        if !connection.current {
-            return;
-        }
-        for (&protocol, stream) in &connection.streams {
-            if protocol != Protocol::Trust && !connection.admitted {
-                continue;
-            }
-            let Some(entry) = self.streams.get_mut(stream) else { continue };
-            if let Some(boot) = entry.boot
-                && let Some(release) = entry.release.take()
-            {
-                entry.opened = true;
-                self.outbox.push_back(Event::StreamOpened {
-                    stream: *stream,
-                    device: connection.device,
-                    protocol,
-                    member: connection.member,
-                    boot,
-                });
-                // The task may have ended, which its report will say.
-                release.send(()).ok();
-            }
-        }
-    }
-
-    /// Ends one stream while its connection stays, and arranges for the next.
-    fn on_stream_end(&mut self, stream: StreamId, end: StreamEnd) {
-        let Some(entry) = self.streams.get(&stream) else { return };
-        let (id, protocol, since) = (entry.connection, entry.protocol, entry.since);
-        if let Some(connection) = self.connections.get_mut(&id)
-            && connection.streams.get(&protocol) == Some(&stream)
-        {
-            connection.streams.remove(&protocol);
-        }
-        let too_many = end == StreamEnd::TooManyBytes;
-        let drains = end == StreamEnd::Local;
-        self.remove_stream(stream, end, drains);
-        if too_many {
-            self.turn_away(id, TurnedAway::TooManyBytes);
-        } else if self.connections.get(&id).is_some_and(|c| c.member && c.boot.is_none()) {
-            let why = "no hello".to_owned();
-            self.leave(id, Disconnection::Violation { why }, false);
-        } else {
-            self.reopen_later(id, protocol, Some(since));
-        }
-    }
-
-    fn reopen_later(&mut self, id: ConnectionId, protocol: Protocol, since: Option<Instant>) {
-        let local = self.local;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if !connection.opens(local, protocol) {
-            return;
-        }
-        let times = connection.reopened.entry(protocol).or_default();
-        if since.is_some_and(|since| since.elapsed() >= REOPEN_RESET_AFTER) {
-            *times = 0;
-        }
-        let delay = REOPEN_MIN.saturating_mul(1 << (*times).min(16)).min(REOPEN_MAX);
-        *times += 1;
-        self.after(delay, Timer::Reopen(id, protocol));
-    }
-
-    /// Takes a stream off the books and tells the node; its task sends what is queued or ends.
-    fn remove_stream(&mut self, stream: StreamId, reason: StreamEnd, drains: bool) {
-        let Some(entry) = self.streams.remove(&stream) else { return };
-        if !drains {
-            entry.task.abort();
-        }
-        if entry.opened {
-            self.outbox.push_back(Event::StreamClosed { stream, reason });
-        }
-    }
-
     /// Tells of what anybody on the network can cause, unless much waits already.
     fn tell_of_others(&mut self, event: Event) {
         if self.outbox.len() < OTHERS_EVENTS_MAX {
@@ -946,26 +434,6 @@ impl NetActor {
         } else {
             tracing::debug!(?event, "left out");
         }
-    }
-}
-
-impl Connection {
-    /// Whether this side opens `protocol` on it.
-    fn opens(&self, local: DeviceId, protocol: Protocol) -> bool {
-        match protocol {
-            Protocol::Trust => self.dialled,
-            Protocol::Presence
-            | Protocol::Sync
-            | Protocol::Run
-            | Protocol::Blob
-            | Protocol::Llm
-            | Protocol::Audit => local < self.device,
-        }
-    }
-
-    /// Whether `protocol` may be opened on it now.
-    fn may_open(&self, protocol: Protocol) -> bool {
-        protocol == Protocol::Trust || self.admitted
     }
 }
 

@@ -13,7 +13,8 @@
 //! first [`Event::StreamOpened`]. When the node has merged trust it sends [`Command::Admit`], and
 //! the device with the smaller id opens the other protocols. A stream that ends while its
 //! connection lives is opened again by whoever opened it; a connection that is lost is dialled
-//! again by both sides.
+//! again by both sides. When this machine's own network comes back or is another, or the machine
+//! has slept, whoever is not connected is dialled at once, and whoever is must give a sign of life.
 //!
 //! What goes slow goes alone: each stream has its own task and a bounded queue, a full queue
 //! closes that stream, and events to a slow node hold back what the streams read, never a command.
@@ -29,16 +30,21 @@
 
 mod actor;
 mod address;
+mod book;
 mod frame;
 mod gate;
+#[cfg(any(target_os = "linux", target_os = "android", test))]
+mod interfaces;
 pub mod pairing;
 mod peer;
 mod redial;
+mod reopen;
 mod rivals;
 mod stream;
 mod swarm;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 

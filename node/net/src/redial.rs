@@ -5,7 +5,8 @@
 //! [`BACKOFF_MIN`] to [`BACKOFF_MAX`]. A connection that ends before it settled counts as a
 //! failure, so that a peer which accepts and hangs up is not dialled in a loop. A dial to an address
 //! that leads nowhere takes seconds to fail, so what becomes known meanwhile is dialled beside it;
-//! once, since anybody on the network can make sightings.
+//! once, since anybody on the network can make sightings. When this node's own network comes back,
+//! what is under way was said into nothing: it is given up and dialled anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -30,8 +31,7 @@ pub(crate) enum Input {
     Members(BTreeSet<DeviceId>),
     /// An address that was not known, or a sighting, or the wish to dial now.
     Reachable(DeviceId),
-    /// This node has a new address itself: what could not be reached from the old network may be
-    /// near now.
+    /// This node's own network came back or is another: what could not be reached may be near now.
     Moved,
     /// A connection is up, whoever dialled.
     Connected(DeviceId),
@@ -51,13 +51,21 @@ enum State {
         until: Timestamp,
     },
     Dialling {
-        /// A second dial is under way, to addresses that became known during the first.
-        twice: bool,
+        /// Dials whose end is still to come, those among them that were given up.
+        under_way: u32,
     },
     Connected {
         since: Timestamp,
         settled: bool,
     },
+}
+
+/// A device to dial, at all its addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Dial {
+    pub(crate) device: DeviceId,
+    /// Whether the dials to it that are under way are given up.
+    pub(crate) anew: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +81,7 @@ pub(crate) struct Redial {
     members: BTreeMap<DeviceId, Member>,
     /// Devices with an address that are not members, or not yet.
     reachable: BTreeSet<DeviceId>,
-    dials: VecDeque<DeviceId>,
+    dials: VecDeque<Dial>,
 }
 
 impl Redial {
@@ -81,14 +89,7 @@ impl Redial {
         match input {
             Input::Members(devices) => self.on_members(&devices, now),
             Input::Reachable(device) => self.on_reachable(device, now),
-            Input::Moved => {
-                for member in self.members.values_mut() {
-                    if let State::Waiting { until } = &mut member.state {
-                        *until = now;
-                        member.failures = 0;
-                    }
-                }
-            }
+            Input::Moved => self.on_moved(now),
             Input::Connected(device) => {
                 if let Some(member) = self.members.get_mut(&device)
                     && !matches!(member.state, State::Connected { .. })
@@ -107,10 +108,12 @@ impl Redial {
             Input::Lost(device) => self.on_lost(device, now),
             Input::Failed(device) => {
                 if let Some(member) = self.members.get_mut(&device)
-                    && let State::Dialling { twice } = &mut member.state
-                    && !std::mem::take(twice)
+                    && let State::Dialling { under_way } = &mut member.state
                 {
-                    member.fail(now);
+                    *under_way = under_way.saturating_sub(1);
+                    if *under_way == 0 {
+                        member.fail(now);
+                    }
                 }
             }
         }
@@ -123,8 +126,8 @@ impl Redial {
             if let State::Waiting { until } = member.state
                 && until <= now
             {
-                member.state = State::Dialling { twice: false };
-                self.dials.push_back(device);
+                member.state = State::Dialling { under_way: 1 };
+                self.dials.push_back(Dial { device, anew: false });
             }
         }
     }
@@ -139,8 +142,8 @@ impl Redial {
             .min()
     }
 
-    /// The next device to dial, at all its addresses.
-    pub(crate) fn poll_output(&mut self) -> Option<DeviceId> {
+    /// The next dial.
+    pub(crate) fn poll_output(&mut self) -> Option<Dial> {
         self.dials.pop_front()
     }
 
@@ -153,7 +156,7 @@ impl Redial {
             }
             stays
         });
-        self.dials.retain(|device| devices.contains(device));
+        self.dials.retain(|dial| devices.contains(&dial.device));
         for &device in devices {
             self.members.entry(device).or_insert_with(|| {
                 let has_address = reachable.remove(&device);
@@ -175,13 +178,27 @@ impl Redial {
                 member.failures = 0;
                 member.state = State::Waiting { until: now };
             }
-            State::Dialling { twice } => {
-                if !twice {
-                    member.state = State::Dialling { twice: true };
-                    self.dials.push_back(device);
+            State::Dialling { under_way } => {
+                if under_way < 2 {
+                    member.state = State::Dialling { under_way: under_way + 1 };
+                    self.dials.push_back(Dial { device, anew: false });
                 }
             }
             State::Connected { .. } => {}
+        }
+    }
+
+    fn on_moved(&mut self, now: Timestamp) {
+        for (&device, member) in &mut self.members {
+            match &mut member.state {
+                State::Waiting { until } => *until = now,
+                State::Dialling { under_way } => {
+                    *under_way = under_way.saturating_add(1);
+                    self.dials.push_back(Dial { device, anew: true });
+                }
+                State::Unreachable | State::Connected { .. } => continue,
+            }
+            member.failures = 0;
         }
     }
 
@@ -209,6 +226,8 @@ impl Member {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const DEVICE: DeviceId = DeviceId::from_bytes([1; 32]);
@@ -227,8 +246,9 @@ mod tests {
         let mut dialled = Vec::new();
         for (millis, input) in inputs {
             redial.handle_input(input, at(millis));
-            while let Some(device) = redial.poll_output() {
-                dialled.push((millis, device));
+            while let Some(dial) = redial.poll_output() {
+                assert!(!dial.anew, "{dial:?}");
+                dialled.push((millis, dial.device));
             }
         }
         dialled
@@ -254,7 +274,7 @@ mod tests {
             let due = redial.poll_timeout().unwrap();
             waits.push(due.since(now).as_millis());
             redial.handle_timeout(due);
-            assert_eq!(redial.poll_output(), Some(DEVICE));
+            assert_eq!(redial.poll_output(), Some(Dial { device: DEVICE, anew: false }));
             now = due;
         }
         assert_eq!(
@@ -335,9 +355,69 @@ mod tests {
             (0, members(&[DEVICE, OTHER])),
             (0, Input::Failed(DEVICE)),
             (100, Input::Moved),
-            (100, Input::Moved),
         ];
         assert_eq!(dials(&mut redial, inputs), [(0, DEVICE), (100, DEVICE)]);
+        // The waits after it begin with the shortest.
+        assert_eq!(dials(&mut redial, vec![(200, Input::Failed(DEVICE))]), []);
+        assert_eq!(redial.poll_timeout(), Some(at(450)));
+    }
+
+    #[test]
+    fn a_new_network_gives_up_what_is_under_way_and_leaves_whoever_is_connected() {
+        let mut redial = Redial::default();
+        let start = vec![
+            (0, members(&[DEVICE, OTHER])),
+            (0, Input::Reachable(DEVICE)),
+            (0, Input::Reachable(OTHER)),
+            (10, Input::Connected(OTHER)),
+        ];
+        assert_eq!(dials(&mut redial, start), [(0, DEVICE), (0, OTHER)]);
+        redial.handle_input(Input::Moved, at(100));
+        assert_eq!(redial.poll_output(), Some(Dial { device: DEVICE, anew: true }));
+        assert_eq!(redial.poll_output(), None);
+        // The end of the one that was given up is not the end of the other.
+        redial.handle_input(Input::Failed(DEVICE), at(101));
+        assert_eq!(redial.poll_timeout(), None);
+        redial.handle_input(Input::Failed(DEVICE), at(5_000));
+        assert_eq!(redial.poll_timeout(), Some(at(5_250)));
+    }
+
+    proptest! {
+        /// Whatever happens, a member with an address that is not connected is either waited for
+        /// or being dialled: it is never forgotten.
+        #[test]
+        fn a_member_with_an_address_is_never_forgotten(steps in prop::collection::vec(0_u8..7, 0..60)) {
+            let mut redial = Redial::default();
+            redial.handle_input(members(&[DEVICE]), at(0));
+            redial.handle_input(Input::Reachable(DEVICE), at(0));
+            prop_assert!(redial.poll_output().is_some());
+            let (mut under_way, mut connected) = (1_u32, false);
+            for (now, step) in (1..).map(|n| at(n * 100)).zip(steps) {
+                match step {
+                    0 => redial.handle_input(Input::Moved, now),
+                    1 => redial.handle_input(Input::Reachable(DEVICE), now),
+                    2 if under_way > 0 => {
+                        under_way -= 1;
+                        redial.handle_input(Input::Failed(DEVICE), now);
+                    }
+                    3 => {
+                        connected = true;
+                        redial.handle_input(Input::Connected(DEVICE), now);
+                    }
+                    4 if connected => redial.handle_input(Input::Settled(DEVICE), now),
+                    5 if connected => {
+                        connected = false;
+                        redial.handle_input(Input::Lost(DEVICE), now);
+                    }
+                    _ => redial.handle_timeout(now),
+                }
+                while redial.poll_output().is_some() {
+                    prop_assert!(!connected, "a connected member was dialled");
+                    under_way += 1;
+                }
+                prop_assert!(connected || under_way > 0 || redial.poll_timeout().is_some());
+            }
+        }
     }
 
     #[test]
@@ -352,6 +432,6 @@ mod tests {
         assert_eq!(dials(&mut redial, inputs), [(0, DEVICE)]);
         assert_eq!(redial.poll_timeout(), None);
         redial.handle_input(members(&[DEVICE]), at(400));
-        assert_eq!(redial.poll_output(), Some(DEVICE));
+        assert_eq!(redial.poll_output(), Some(Dial { device: DEVICE, anew: false }));
     }
 }

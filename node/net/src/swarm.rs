@@ -3,12 +3,16 @@
 use std::{io, num::NonZeroU8, time::Duration};
 
 use libp2p::{
-    Swarm, SwarmBuilder, TransportError, connection_limits, identify,
+    Swarm, SwarmBuilder, Transport as _, TransportError, connection_limits,
+    core::upgrade::Version,
+    identify,
     identity::Keypair,
     mdns, memory_connection_limits, noise, ping,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
-    tcp, yamux,
+    tcp::{self, tokio::TcpStream},
+    yamux,
 };
+use rustix::net::sockopt;
 use thiserror::Error;
 use weft_protocol::frame::Protocol;
 
@@ -45,18 +49,27 @@ const QUIC_STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// What one QUIC connection may have under way: 8 MiB fill 100 ms of a 640 Mbit/s link.
 const QUIC_CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// After so long without a packet a QUIC peer is gone. Two keep-alives may be
-/// lost on the way.
-const QUIC_IDLE_TIMEOUT_MS: u32 = 10_000;
+/// How often an idle connection says that it lives; QUIC does so itself, for TCP the kernel does.
+/// One exchange wakes an idle node twice on QUIC, which is half a wake-up in a second for each
+/// peer, and not at all on TCP.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// How often an idle QUIC connection says that it lives.
-const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// A peer that answers nothing for so long is gone. On an idle connection that is noticed after
+/// [`KEEP_ALIVE`] and this at most, so 10 s, and what is lost on the way is said again some seven
+/// times meanwhile. It outlives a cable that is out for five seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(6);
 
-/// How often the round trip is measured, which also keeps TCP connections honest.
+/// How often the kernel asks again on TCP, and how often in vain where it counts rather than looks
+/// at the time: together less than [`SILENCE_MAX`].
+const TCP_KEEP_ALIVE_AGAIN: Duration = Duration::from_secs(1);
+const TCP_KEEP_ALIVES_MAX: u32 = 2;
+
+/// How often the round trip is measured.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 /// An answer to a ping that takes longer has failed. libp2p keeps the first failure to itself, so a
-/// dead connection is closed after the second: 39 to 45 s after it died were measured over TCP.
+/// TCP peer whose kernel lives while its program stands still is given up after the second, some
+/// 40 s later; on QUIC it is silent, and gone like any other.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The share of the machine's memory over which no connection is taken.
@@ -158,18 +171,27 @@ pub(crate) fn build<B: NetworkBehaviour>(
         config.set_max_num_streams(STREAMS_MAX as usize);
         config
     };
+    // The builder's own TCP hands out no socket to set options on.
+    let tcp = |key: &Keypair| {
+        let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+            .map(|stream, _| watched(stream))
+            .upgrade(Version::V1Lazy)
+            .authenticate(noise::Config::new(key)?)
+            .multiplex(yamux());
+        Ok(transport)
+    };
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux)
-        .map_err(|error| StartError::SetUp { what: "Noise", source: error.into() })?
         .with_quic_config(|mut config| {
-            config.max_idle_timeout = QUIC_IDLE_TIMEOUT_MS;
-            config.keep_alive_interval = QUIC_KEEP_ALIVE;
+            config.max_idle_timeout = u32::try_from(SILENCE_MAX.as_millis()).unwrap_or(u32::MAX);
+            config.keep_alive_interval = KEEP_ALIVE;
             config.max_concurrent_stream_limit = STREAMS_MAX;
             config.max_stream_data = QUIC_STREAM_WINDOW_BYTES;
             config.max_connection_data = QUIC_CONNECTION_WINDOW_BYTES;
             config
         })
+        .with_other_transport(tcp)
+        .map_err(|error| StartError::SetUp { what: "Noise", source: error.into() })?
         .with_behaviour(move |_| behaviour)
         .map_err(|error| StartError::SetUp { what: "behaviours", source: Box::new(error) })?
         .with_swarm_config(|config| {
@@ -180,6 +202,25 @@ pub(crate) fn build<B: NetworkBehaviour>(
         })
         .build();
     Ok(swarm)
+}
+
+/// Has the kernel notice that the peer is gone, where nothing is said and where nothing is answered.
+fn watched(stream: TcpStream) -> TcpStream {
+    let socket = &stream.0;
+    let set = sockopt::set_socket_keepalive(socket, true)
+        .and_then(|()| sockopt::set_tcp_keepidle(socket, KEEP_ALIVE))
+        .and_then(|()| sockopt::set_tcp_keepintvl(socket, TCP_KEEP_ALIVE_AGAIN))
+        .and_then(|()| sockopt::set_tcp_keepcnt(socket, TCP_KEEP_ALIVES_MAX));
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let set = set.and_then(|()| {
+        let millis = u32::try_from(SILENCE_MAX.as_millis()).unwrap_or(u32::MAX);
+        sockopt::set_tcp_user_timeout(socket, millis)
+    });
+    if let Err(error) = set {
+        // The peer may have hung up already; else its end is noticed by pings.
+        tracing::debug!(%error, "a connection is not watched");
+    }
+    stream
 }
 
 /// Listens on `port`, or on one that is free for UDP and TCP where it is 0.

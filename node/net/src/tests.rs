@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,7 +21,7 @@ use libp2p::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::Runtime,
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::timeout,
 };
 use tokio_util::{codec::Framed, compat::FuturesAsyncReadCompatExt as _};
@@ -36,7 +37,7 @@ use crate::{
     frame::{FrameCodec, Limit},
     gate::{Gate, Negotiated, Terms},
     pairing::{PairDialError, PairListener, PairSendError, pair_dial},
-    peer, swarm,
+    peer, rivals, swarm,
 };
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -325,6 +326,44 @@ async fn the_side_that_stayed_dials_a_node_that_was_away() {
 }
 
 #[tokio::test]
+async fn whoever_gives_no_sign_of_life_when_the_network_is_back_is_dialled_anew() {
+    let (mut a, returned) = Node::start_moving(1).await;
+    let mut b = Node::start_killable(2, 1, 0).await;
+    meet(&mut a, &mut b, |address| address.contains("/udp/")).await;
+    let (id, port) = (b.id, b.port());
+    // Nobody there hangs up, and nobody answers.
+    b.kill().await;
+    returned.notify_one();
+    let why = "no sign of life after the network moved".to_owned();
+    assert_eq!(a.disconnected(id).await, Disconnection::Lost { why });
+    a.dial_failed(id).await;
+    // Each return of the network ends the wait between two dials, however long it has become.
+    let mut b = Node::start_killable(2, 2, port).await;
+    b.members(&[&a]).await;
+    returned.notify_one();
+    assert!(a.connected(b.id).await);
+    admit(&mut a, &mut b).await;
+    b.kill().await;
+}
+
+#[tokio::test]
+async fn whoever_comes_again_is_served_on_the_new_connection() {
+    let mut a = Node::start(1).await;
+    let mut first = Raw::connect_as_member(&mut a).await;
+    let trust = first.open(&actor::name(Protocol::Trust)).await.unwrap();
+    first.trust = Some(RawStream::greet(trust).await);
+    a.opened(first.device, Protocol::Trust).await;
+    // Longer than two dials at once may lie apart.
+    tokio::time::sleep(rivals::AT_ONCE + Duration::from_millis(100)).await;
+    let second = Raw::connect(first.seed, &a).await;
+    let trust = second.open(&actor::name(Protocol::Trust)).await.unwrap();
+    let _trust = RawStream::greet(trust).await;
+    assert_eq!(a.disconnected(first.device).await, Disconnection::Replaced);
+    a.opened(first.device, Protocol::Trust).await;
+    first.gone().await;
+}
+
+#[tokio::test]
 async fn two_dials_at_once_leave_one_connection() {
     for round in 0..6 {
         let (mut a, mut b) = (Node::start(20 + round).await, Node::start(40 + round).await);
@@ -472,6 +511,16 @@ impl Node {
     async fn start(seed: u8) -> Self {
         let (handle, events) = Net::start(config(seed, 1, 0)).await.unwrap();
         Self::up(seed, handle, events, None).await
+    }
+
+    /// Starts with what makes it believe that its network came back.
+    async fn start_moving(seed: u8) -> (Self, Arc<Notify>) {
+        let (commands, inbox) = mpsc::channel(16);
+        let (sender, events) = mpsc::channel(64);
+        let actor = actor::NetActor::new(config(seed, 1, 0), inbox, sender).unwrap();
+        let returned = actor.returned();
+        tokio::spawn(actor.run());
+        (Self::up(seed, NetHandle { commands }, events, None).await, returned)
     }
 
     /// Starts in a runtime of its own, whose end is as sudden as a kill.
@@ -730,6 +779,7 @@ type OpenReply = oneshot::Sender<Result<libp2p::Stream, String>>;
 
 /// A peer of our own making, which keeps to no rule.
 struct Raw {
+    seed: u8,
     device: DeviceId,
     opens: mpsc::Sender<(StreamProtocol, OpenReply)>,
     infos: mpsc::Receiver<identify::Info>,
@@ -822,7 +872,7 @@ impl Raw {
             }
         });
         timeout(PATIENCE, established).await.expect("the dial ends").expect("it connects");
-        Self { device: device(seed), opens, infos, closed, trust: None }
+        Self { seed, device: device(seed), opens, infos, closed, trust: None }
     }
 
     async fn open(&self, protocol: &StreamProtocol) -> Result<libp2p::Stream, String> {

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{Plug, process::hear, until};
+use crate::{Plug, Watch, process::hear, until};
 
 /// How long a command has: a node that needs longer hangs.
 const COMMAND: Duration = Duration::from_secs(60);
@@ -228,6 +228,27 @@ impl Device {
         met.with_context(|| {
             devices.iter().map(|device| device.log_tail()).collect::<Vec<_>>().join("\n")
         })
+    }
+
+    /// Listens to what its node tells from now on, until that ends.
+    ///
+    /// # Errors
+    ///
+    /// It is not running.
+    pub fn watch(&self) -> Result<Watch> {
+        Watch::new(&mut self.command(), COMMAND)
+    }
+
+    /// The address that it reaches another device at, or is reached from.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::json`], or it has none.
+    pub fn address_of(&self, other: &str) -> Result<String> {
+        let list = self.json(&["devices"])?;
+        let entry = list.as_array().into_iter().flatten().find(|entry| entry["name"] == other);
+        let address = entry.and_then(|entry| entry["address"].as_str());
+        address.map(str::to_owned).with_context(|| format!("no address of {other} in {list}"))
     }
 
     /// Its place.

@@ -138,6 +138,48 @@ impl Plug {
         ip_in(&self.switch, &["link", "set", &self.port, "up"])
     }
 
+    /// Switches its interface off, which keeps its address.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn switch_off(&self) -> Result<()> {
+        ip_in(&self.namespace, &["link", "set", INTERFACE, "down"])
+    }
+
+    /// Switches its interface on again.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn switch_on(&self) -> Result<()> {
+        ip_in(&self.namespace, &["link", "set", INTERFACE, "up"])
+    }
+
+    /// Lets nothing of a transport, `tcp` or `udp`, out to a port.
+    ///
+    /// # Errors
+    ///
+    /// The kernel or this `ip` knows no such rule.
+    pub fn forbid(&self, transport: &str, port: u16) -> Result<()> {
+        self.rule("add", transport, port)
+    }
+
+    /// Takes that back.
+    ///
+    /// # Errors
+    ///
+    /// It was not so.
+    pub fn permit(&self, transport: &str, port: u16) -> Result<()> {
+        self.rule("del", transport, port)
+    }
+
+    fn rule(&self, verb: &str, transport: &str, port: u16) -> Result<()> {
+        let port = port.to_string();
+        let to_port = ["pref", "1", "ipproto", transport, "dport", &port, "blackhole"];
+        ip_in(&self.namespace, &[&["rule", verb][..], &to_port].concat())
+    }
+
     /// A program that runs in this place. It becomes the program itself, so killing the child
     /// kills it.
     pub fn command(&self, program: &Path) -> Command {

@@ -4,7 +4,8 @@
 //! [`Lan`] makes the network and takes it away again, also when a test panics. [`Device`] is one
 //! machine on it: a namespace, a home, and the real program in it, typed at as a person would and
 //! run as a node. A test walks so: make a LAN, plug devices in, `init`, `up`, invite and join, then
-//! pull a cable, change addresses or kill a node, and ask [`until`] something holds.
+//! pull a cable, change addresses or kill a node, and ask [`until`] something holds, or have a
+//! [`Watch`] say in which order the node noticed, and when.
 //!
 //! Nothing of it touches the network of the machine: no interface leaves the namespaces, there is
 //! no route out of them and no IPv6. It needs root and `ip` (iproute2); where namespaces can't be
@@ -13,6 +14,7 @@
 mod device;
 mod lan;
 mod process;
+mod watch;
 
 use std::{
     thread,
@@ -24,6 +26,7 @@ use anyhow::{Result, bail};
 pub use crate::{
     device::Device,
     lan::{Lan, Plug},
+    watch::Watch,
 };
 
 /// How often a question is asked again.

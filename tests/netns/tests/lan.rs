@@ -2,17 +2,26 @@
 //!
 //! No test asserts on a time: the deadlines only end what hangs, and what was measured is printed.
 
-use std::{path::Path, thread, time::Duration};
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
-use weft_netns::{Device, Lan, until};
+use weft_netns::{Device, Lan, Plug, until};
 
 /// Long for anything that ought to take a second or two.
 const SOON: Duration = Duration::from_secs(60);
 
-/// A peer that is gone without a word is given up after 10 s on QUIC, and on TCP when a second ping
-/// in a row was not answered, which takes up to 50 s.
-const NOTICED: Duration = Duration::from_secs(120);
+/// A peer that is gone without a word is given up within some 10 s.
+const NOTICED: Duration = Duration::from_secs(60);
+
+/// How long a quiet connection takes at most to say that it lives.
+const AWAKE: Duration = Duration::from_secs(4);
+
+/// An outage that connections outlive.
+const SHORT: Duration = Duration::from_secs(5);
 
 /// A LAN, or the reason why there is none here.
 fn lan(test: &str) -> Option<Lan> {
@@ -26,6 +35,11 @@ fn lan(test: &str) -> Option<Lan> {
             None
         }
     }
+}
+
+/// Prints how long after `start` something was.
+fn print(what: &str, start: Instant, at: Instant) {
+    eprintln!("  {what}: after {:.2} s", at.saturating_duration_since(start).as_secs_f64());
 }
 
 /// Laptop, phone and server, paired and running. The network comes last: it goes last.
@@ -50,6 +64,53 @@ impl Home {
         let all = [&laptop, &phone, &server];
         Device::all_meet("all three see each other after pairing", SOON, &all)?;
         Ok(Self { laptop, phone, server, lan })
+    }
+
+    /// Takes the phone off the network for a while by `cut`, back by `mend`; on both sides of the
+    /// gap something is written meanwhile, and the other side must hear of it.
+    fn interrupt(
+        &self,
+        what: &str,
+        cut: impl Fn(&Plug) -> Result<()>,
+        mend: impl Fn(&Plug) -> Result<()>,
+    ) -> Result<()> {
+        let (mut at_laptop, mut at_phone) = (self.laptop.watch()?, self.phone.watch()?);
+        let start = Instant::now();
+        cut(self.phone.plug())?;
+        self.laptop.note(&format!("from the laptop: {what}"))?;
+        self.phone.note(&format!("from the phone: {what}"))?;
+        thread::sleep(SHORT.saturating_sub(start.elapsed()));
+        at_laptop.drain();
+        at_phone.drain();
+        let up = Instant::now();
+        mend(self.phone.plug())?;
+        print(&format!("{what}: the phone hears the others"), up, at_phone.arrival(SOON)?);
+        print(&format!("{what}: the laptop hears the phone"), up, at_laptop.arrival(SOON)?);
+        self.everybody_has(&format!("from the laptop: {what}"))?;
+        self.everybody_has(&format!("from the phone: {what}"))
+    }
+
+    /// Pulls the phone's cable until each side has noticed that the other is gone, and puts it back
+    /// in; says how both went.
+    fn part(&self, what: &str) -> Result<()> {
+        let (mut at_laptop, mut at_phone) = (self.laptop.watch()?, self.phone.watch()?);
+        // What an outage before left half awake has spoken by then.
+        thread::sleep(AWAKE);
+        let cut = Instant::now();
+        self.phone.plug().pull()?;
+        let noticed = at_laptop.device("away", "phone", NOTICED)?;
+        print(&format!("{what}: the laptop notices that the phone is gone"), cut, noticed);
+        let noticed = at_phone.device("away", "laptop", NOTICED)?;
+        print(&format!("{what}: the phone notices that the laptop is gone"), cut, noticed);
+        // A while of dials that lead nowhere.
+        thread::sleep(SHORT);
+        let up = Instant::now();
+        self.phone.plug().put_back()?;
+        let here = at_phone.device("here", "laptop", SOON)?;
+        print(&format!("{what}: the phone has the laptop again"), up, here);
+        let here = at_laptop.device("here", "phone", SOON)?;
+        print(&format!("{what}: the laptop has the phone again"), up, here);
+        Device::all_meet("all meet again", SOON, &self.all()).map(drop)
     }
 
     fn all(&self) -> [&Device; 3] {
@@ -132,6 +193,91 @@ fn a_note_taken_while_the_cable_was_out_arrives_when_it_is_back() -> Result<()> 
     Device::all_meet("all meet again after the cable is back", SOON, &home.all())?;
     home.everybody_has("written with nobody there")?;
     home.everybody_has("written while the phone was away")?;
+    home.ends_well()
+}
+
+#[test]
+fn a_link_that_was_out_for_a_moment_serves_again_once_it_is_back() -> Result<()> {
+    let Some(lan) = lan("a_link_that_was_out_for_a_moment") else { return Ok(()) };
+    let home = Home::paired(lan)?;
+    for round in 1..=3 {
+        home.interrupt(&format!("cable out, round {round}"), Plug::pull, Plug::put_back)?;
+    }
+    for round in 1..=2 {
+        home.interrupt(
+            &format!("interface off, round {round}"),
+            Plug::switch_off,
+            Plug::switch_on,
+        )?;
+    }
+    home.ends_well()
+}
+
+#[test]
+fn a_device_that_vanished_is_noticed_and_met_again_over_either_transport() -> Result<()> {
+    let Some(lan) = lan("a_device_that_vanished_is_noticed") else { return Ok(()) };
+    let mut home = Home::paired(lan)?;
+    let ports = home.all().iter().map(|device| device.port()).collect::<Result<Vec<_>>>()?;
+    let ways = |home: &Home, change: &dyn Fn(&Plug, u16) -> Result<()>| {
+        home.all()
+            .iter()
+            .try_for_each(|device| ports.iter().try_for_each(|&port| change(device.plug(), port)))
+    };
+    for (forbidden, spoken) in [("tcp", "/quic-v1"), ("udp", "/tcp/")] {
+        if let Err(error) = ways(&home, &|plug, port| plug.forbid(forbidden, port)) {
+            eprintln!("NOT RUN: without {forbidden}: {error:#}");
+            return home.ends_well();
+        }
+        for device in [&mut home.laptop, &mut home.phone, &mut home.server] {
+            device.stop()?;
+            device.up()?;
+        }
+        Device::all_meet(&format!("all meet without {forbidden}"), SOON, &home.all())?;
+        let address = home.laptop.address_of("phone")?;
+        ensure!(address.contains(spoken), "{forbidden} is not cut off: {address}");
+        for round in 1..=2 {
+            home.part(&format!("without {forbidden}, round {round}"))?;
+            let cable = format!("without {forbidden}, cable out for a moment, round {round}");
+            home.interrupt(&cable, Plug::pull, Plug::put_back)?;
+        }
+        ways(&home, &|plug, port| plug.permit(forbidden, port))?;
+    }
+    home.ends_well()
+}
+
+#[test]
+fn a_killed_node_is_met_again_as_soon_as_it_is_started_anew() -> Result<()> {
+    let Some(lan) = lan("a_killed_node_is_met_again") else { return Ok(()) };
+    let mut home = Home::paired(lan)?;
+    for round in 1..=3 {
+        for killed in 0..3 {
+            let name = home.all()[killed].name().to_owned();
+            let others = home.all().into_iter().filter(|device| device.name() != name);
+            let mut watches = others
+                .map(|device| Ok((device.name().to_owned(), device.watch()?)))
+                .collect::<Result<Vec<_>>>()?;
+            let device = match killed {
+                0 => &mut home.laptop,
+                1 => &mut home.phone,
+                _ => &mut home.server,
+            };
+            device.kill()?;
+            let start = Instant::now();
+            device.up()?;
+            print(
+                &format!("round {round}: the {name} answers its own commands"),
+                start,
+                Instant::now(),
+            );
+            for (watcher, watch) in &mut watches {
+                // What its predecessor left goes first, though nobody had noticed that it died.
+                watch.device("away", &name, SOON)?;
+                let here = watch.device("here", &name, SOON)?;
+                print(&format!("round {round}: the {watcher} has the {name} again"), start, here);
+            }
+            Device::all_meet("all see each other", SOON, &home.all())?;
+        }
+    }
     home.ends_well()
 }
 
