@@ -121,6 +121,15 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_behind_the_end_does_no_harm() {
+        let whole = fixture("letters.pdf");
+        let expected = read("letters.pdf", &whole).unwrap();
+        for tail in [b"\n\n".as_slice(), &[0; 4_000], b"<!-- added by a server -->\n"] {
+            assert_eq!(read("letters.pdf", &[whole.as_slice(), tail].concat()).unwrap(), expected);
+        }
+    }
+
+    #[test]
     fn letters_of_an_embedded_font_come_out() {
         let text = read("letters.pdf", &fixture("letters.pdf")).unwrap();
         assert_eq!(text, "Straße, naïve façade\nΑθήνα — Київ — “quoted” …\nfirst second third");
@@ -149,10 +158,12 @@ mod tests {
     fn what_cannot_be_read_says_why() {
         let report = fixture("report.pdf");
         let head = b"%PDF-1.7\nand then nothing of the kind".as_slice();
-        let cases: [(&str, &[u8], &str); 8] = [
+        let cases: [(&str, &[u8], &str); 10] = [
             ("a.pdf", b"just words", "a.pdf is no PDF, although it is called so"),
             ("a.pdf", head, "a.pdf is a damaged PDF"),
-            ("a.pdf", &report[..report.len() / 3], "a.pdf"),
+            ("a.pdf", &report[..report.len() / 3], "a.pdf is only a part of a PDF"),
+            ("a.pdf", &report[..report.len() / 2], "a.pdf is only a part of a PDF"),
+            ("a.pdf", &report[..report.len() - 8], "a.pdf is only a part of a PDF"),
             ("locked.pdf", &fixture("locked.pdf"), "locked.pdf is locked with a password"),
             ("drawing.pdf", &fixture("drawing.pdf"), "drawing.pdf holds no text; it may be a scan"),
             ("a.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a.png is neither a text nor a PDF"),

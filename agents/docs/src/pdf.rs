@@ -22,6 +22,9 @@ pub(crate) fn is_pdf(bytes: &[u8]) -> bool {
 ///
 /// What it is instead, as the rest of a sentence that begins with its name.
 pub(crate) fn text(bytes: &[u8]) -> Result<String, String> {
+    if is_cut(bytes) {
+        return Err("is only a part of a PDF: its end is missing".to_owned());
+    }
     let options =
         LoadOptions { max_decompressed_size: Some(STREAM_BYTES_MAX), ..Default::default() };
     let document = match Document::load_mem_with_options(bytes, options) {
@@ -53,6 +56,19 @@ pub(crate) fn text(bytes: &[u8]) -> Result<String, String> {
         _ if !text.trim().is_empty() => Ok(text),
         Some((number, error)) => Err(format!("is a damaged PDF: page {number}: {error}")),
         None => Err("holds no text; it may be a scan".to_owned()),
+    }
+}
+
+/// Whether the end of the file is missing, as after a download that broke off.
+///
+/// A PDF ends with the mark `%%EOF`. It may have been added to behind an earlier one, and whatever else
+/// stands behind the last does no harm, so what counts is whether an object follows that no mark ends.
+fn is_cut(bytes: &[u8]) -> bool {
+    let last = |what: &[u8]| bytes.windows(what.len()).rposition(|window| window == what);
+    match (last(b"%%EOF"), last(b" obj")) {
+        (Some(end), Some(object)) => object > end,
+        (None, object) => object.is_some(),
+        (Some(_), None) => false,
     }
 }
 

@@ -20,6 +20,9 @@ const SUMMARY_BYTES_MAX: usize = 800;
 /// The most parts: some forty pages. More would keep a small model busy for an hour.
 const PARTS_MAX: usize = 48;
 
+/// What a small model likes to begin with.
+const CUE: &str = "Summary:";
+
 /// The agent.
 #[derive(Debug)]
 pub struct Text;
@@ -49,34 +52,44 @@ fn summarize(node: &mut (impl Capabilities + Log), text: &str) -> Result<String,
         )));
     }
     while parts.len() > 1 {
-        node.line(&format!("summarizing {} parts", parts.len()));
         let mut summaries = String::new();
-        for text in &parts {
+        for (at, text) in parts.iter().enumerate() {
+            node.line(&format!("summarizing part {} of {}", at + 1, parts.len()));
+            // A small model has nothing to say about some parts; the others still count.
             let summary = generate(node, &prompt(text))?;
-            let kept = part::split(&summary, SUMMARY_BYTES_MAX);
-            summaries.push_str(kept.first().map_or("", String::as_str));
-            summaries.push('\n');
+            if let Some(kept) = part::split(&summary, SUMMARY_BYTES_MAX).first() {
+                summaries.push_str(kept);
+                summaries.push('\n');
+            }
+        }
+        if summaries.is_empty() {
+            return Err(nothing());
         }
         parts = part::split(&summaries, PART_BYTES_MAX);
+        if parts.len() == 1 {
+            node.line("summarizing the summaries");
+        }
     }
-    generate(node, &prompt(parts.first().map_or("", String::as_str)))
+    let summary = generate(node, &prompt(parts.first().map_or("", String::as_str)))?;
+    if summary.is_empty() { Err(nothing()) } else { Ok(summary) }
+}
+
+fn nothing() -> Error {
+    Error::failed("the model answered with nothing")
 }
 
 fn prompt(text: &str) -> String {
     format!(
         "Summarize the text below in at most three short sentences. Answer with the summary only.\n\n\
-         {text}\n\nSummary:"
+         {text}"
     )
 }
 
-/// What the model says, which must be something.
+/// What the model says, without [`CUE`]; it may be nothing.
 fn generate(node: &mut impl Capabilities, prompt: &str) -> Result<String, Error> {
     let output = node.invoke("llm.generate", json!({ "prompt": prompt }))?;
     let text = output.as_str().or_else(|| output["text"].as_str()).unwrap_or_default().trim();
-    if text.is_empty() {
-        return Err(Error::failed("the model answered with nothing"));
-    }
-    Ok(text.to_owned())
+    Ok(text.strip_prefix(CUE).unwrap_or(text).trim_start().to_owned())
 }
 
 #[cfg(test)]
@@ -114,6 +127,10 @@ mod tests {
         assert_eq!(summary, "Sentence 0 says what it says.");
         let parts = node.invoked.len() - 1;
         assert!(parts >= 4, "{parts} parts");
+        let mut lines: Vec<String> =
+            (1..=parts).map(|at| format!("summarizing part {at} of {parts}")).collect();
+        lines.push("summarizing the summaries".to_owned());
+        assert_eq!(node.lines, lines);
         let last = node.invoked[parts].1["prompt"].as_str().unwrap();
         assert!(last.matches("says what it says.").count() == parts, "{last}");
     }
@@ -124,6 +141,30 @@ mod tests {
         let text = "One more word. ".repeat(9_000);
         node.run::<Text>("text.summarize", &json!({ "text": text })).unwrap();
         assert!(node.invoked.len() < 2 * PARTS_MAX, "{} calls", node.invoked.len());
+    }
+
+    #[test]
+    fn a_part_about_which_the_model_says_nothing_is_left_out() {
+        let text: Vec<String> = (0..400).map(|n| format!("Sentence {n} is one.")).collect();
+        let text = json!({ "text": text.join(" ") });
+        let mut node = Fake::answering(|capability, arguments| {
+            let first = arguments["prompt"].as_str().unwrap().contains("Sentence 0 ");
+            if first { Ok(json!("Summary:")) } else { first_sentence(capability, arguments) }
+        });
+        let summary = node.run::<Text>("text.summarize", &text).unwrap();
+        let summary = summary.as_str().unwrap();
+        assert!(summary.starts_with("Sentence ") && summary != "Sentence 0 is one.", "{summary}");
+        let mut node = Fake::answering(|_, _| Ok(json!("Summary:")));
+        let error = node.run::<Text>("text.summarize", &text).unwrap_err();
+        assert_eq!(error.reason, "the model answered with nothing");
+    }
+
+    #[test]
+    fn a_model_that_repeats_the_cue_is_taken_at_its_word() {
+        let mut node = Fake::answering(|_, _| Ok(json!("Summary:\nFig trees like sun.")));
+        let summary = node.run::<Text>("text.summarize", &json!({ "text": "Long." })).unwrap();
+        assert_eq!(summary, "Fig trees like sun.");
+        assert!(node.lines.is_empty(), "a text in one part is no news: {:?}", node.lines);
     }
 
     #[test]
