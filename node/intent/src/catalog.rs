@@ -153,6 +153,17 @@ impl Catalog {
         (catalog, errors)
     }
 
+    /// A command for that capability as one might say it: its first phrase that needs no other command
+    /// before it, with the first alternatives and some value in each slot.
+    #[must_use]
+    pub fn example(&self, capability: &CapabilityName) -> Option<&str> {
+        let is_it = |spoken: &&Spoken| {
+            self.capabilities[spoken.capability as usize].name == *capability
+                && spoken.example.is_some()
+        };
+        self.phrases.iter().find(is_it)?.example.as_deref()
+    }
+
     /// The number of a word, if some phrase has it.
     pub(crate) fn number(&self, word: &str) -> Option<u32> {
         self.numbers.get(word).copied()

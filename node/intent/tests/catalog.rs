@@ -41,6 +41,19 @@ fn context() -> Context {
     }
 }
 
+#[test]
+fn an_example_is_a_sentence_and_no_pattern() {
+    let phrases = ["(show|print) [me] [the] {file} [on {@}]", "see {text}"];
+    let (catalog, errors) = Catalog::new(&[manifest("x", &phrases)]);
+    assert_eq!(errors, []);
+    assert_eq!(catalog.example(&"x.do".parse().unwrap()), Some("show report.pdf"));
+    assert_eq!(catalog.example(&"y.do".parse().unwrap()), None);
+    // What only makes sense behind another command is no example.
+    let (catalog, errors) = Catalog::new(&[manifest("x", &["keep {text=it}", "see {text}"])]);
+    assert_eq!(errors, []);
+    assert_eq!(catalog.example(&"x.do".parse().unwrap()), Some("see …"));
+}
+
 /// The arguments of the only step, `name=value`, and `@device`.
 fn arguments(phrases: &[&str], said: &str) -> Option<String> {
     let (catalog, errors) = Catalog::new(&[manifest("x", phrases)]);

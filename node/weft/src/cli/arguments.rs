@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use jiff::civil::DateTime;
 use weft_api::Keys;
 use weft_protocol::{
@@ -17,19 +20,23 @@ use weft_protocol::{
 pub(crate) struct Arguments {
     /// The node's folder [default: $XDG_DATA_HOME/weft, else ~/.local/share/weft]
     #[arg(long, global = true, env = "WEFT_HOME", hide_env_values = true, value_name = "DIR")]
+    #[arg(help_heading = COMMON)]
     pub(crate) home: Option<PathBuf>,
 
     /// Prints JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     pub(crate) json: bool,
 
     /// Says more on standard error; twice: more still
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = COMMON)]
     pub(crate) verbose: u8,
 
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// Over the options that every command has.
+const COMMON: &str = "Options of every command";
 
 const SHORT_HELP: &str = "\
 Begin with `weft init`, then `weft up`. `weft help` lists examples and exit codes.";
@@ -40,13 +47,14 @@ Examples:
   weft init --name laptop --kind laptop     begins a fabric on its first device
   weft up                                   runs the node; leave it running
   weft invite                               shows a code for one more device
-  weft join WEFT1:… --name phone            on that device: joins; then run `weft up` there, too
+  weft join WEFT1:… --name phone            joins, on that device; then run weft up there
   weft do note that the plumber comes on friday
   weft do --plan summarize report.pdf       shows what would run where, and runs nothing
-  weft run show                             how the last run went, and why each step ran where it did
+  weft run show                             where each step of the last run ran, and why
   weft audit verify                         checks this device's signed record
 
-What is found goes to standard output, messages go to standard error.
+What is found goes to standard output, messages go to standard error. With --json, an error is also \
+an object on standard output.
 
 Exit codes:
     0  done
@@ -76,8 +84,10 @@ Environment:
 pub(crate) enum Command {
     /// Begins a fabric, with this device as its first
     #[command(after_help = "\
-Shows 24 recovery words, once, on the terminal: they bring the fabric back when every device is lost.
-Without a terminal and without --words-to there is no recovery.
+Shows 24 recovery words, once, on the terminal: the fabric's root key, which outranks every device \
+and is kept nowhere else. Write them down: no command of this version takes them yet, but without \
+them a fabric whose devices are all lost never comes back. Without a terminal and without --words-to \
+none are made.
 
 Examples:
   weft init --name laptop --kind laptop
@@ -113,7 +123,7 @@ Examples:
 
     /// Does what you say, each step on the device that can do it best
     #[command(after_help = "\
-Paths in the words are opened here, with your own rights. Quote what your shell would change; words
+Paths in the words are opened here, with your own rights. Quote what your shell would change; words \
 that begin with a hyphen follow after `--`.
 
 Examples:
@@ -190,12 +200,13 @@ Examples:
 
     /// Invites one more device: shows a code that `weft join` takes there
     #[command(after_help = "\
-Both devices show the same four words, and both ask. A ticket is good for one device and two minutes.
-With --yes nobody is asked here: whoever has the ticket then gets in.
+Both devices show the same four words, and both ask. A ticket is good for one device and two \
+minutes, and the next invitation ends the one before. With --yes nobody is asked here: whoever has \
+the ticket then gets in.
 
 Examples:
   weft invite
-  weft invite --yes --json | ssh server weft join -")]
+  weft invite --yes --json | ssh server weft join - --name server --kind server --yes")]
     Invite(InviteArguments),
 
     /// Joins this device to the fabric that invited it
@@ -219,8 +230,8 @@ pub(crate) struct InitArguments {
     #[arg(long)]
     pub(crate) name: Option<Name>,
 
-    /// This device's kind: laptop, phone or server
-    #[arg(long, default_value = "laptop")]
+    /// This device's kind
+    #[arg(long, default_value = "laptop", value_parser = kinds())]
     pub(crate) kind: Kind,
 
     /// The fabric's name
@@ -260,8 +271,8 @@ pub(crate) struct JoinArguments {
     #[arg(long)]
     pub(crate) name: Option<Name>,
 
-    /// This device's kind: laptop, phone or server
-    #[arg(long, default_value = "laptop")]
+    /// This device's kind
+    #[arg(long, default_value = "laptop", value_parser = kinds())]
     pub(crate) kind: Kind,
 
     /// How this device keeps its keys; `file`: whoever has the disk reads all
@@ -275,8 +286,8 @@ pub(crate) struct JoinArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct InviteArguments {
-    /// The most that the device may become: member, or admin, which may change who belongs
-    #[arg(long, default_value = "member")]
+    /// The most that the device may become; an admin may change who belongs
+    #[arg(long, default_value = "member", value_parser = roles())]
     pub(crate) role: Role,
 
     /// Says yes to whoever comes with the ticket, unseen; never gives admin
@@ -295,8 +306,22 @@ pub(crate) struct DoArguments {
     pub(crate) plan: bool,
 
     /// The local time against which the words are read, such as 2026-03-10T09:00:00 [default: now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = local_time)]
     pub(crate) now: Option<DateTime>,
+}
+
+/// A role that an invitation can give.
+fn roles() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(["member", "admin"]).try_map(|word| word.parse())
+}
+
+/// A kind of device.
+fn kinds() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(["laptop", "phone", "server"]).try_map(|word| word.parse())
+}
+
+fn local_time(text: &str) -> Result<DateTime, &'static str> {
+    text.parse().map_err(|_| "it is no local time such as 2026-03-10T09:00:00")
 }
 
 #[derive(Debug, Subcommand)]
@@ -357,7 +382,11 @@ pub(crate) enum AuditAction {
         limit: u64,
     },
     /// Checks that no record was changed, removed or moved
-    Verify,
+    Verify {
+        /// Check each record's own signature, not only those of the checkpoints that cover them
+        #[arg(long)]
+        every_signature: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -432,6 +461,7 @@ mod tests {
             "weft timers",
             "weft audit list --from 3 --limit 5 --json",
             "weft audit verify",
+            "weft audit verify --every-signature",
             "weft policy check note that x",
             "weft policy test",
             "weft model get --from a.gguf --to b.gguf",
@@ -455,8 +485,34 @@ mod tests {
             "weft join",
             "weft notes search",
             "weft do --now yesterday x",
+            "weft invite --role keeper",
         ] {
             assert_eq!(read(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_value_is_said_in_words() {
+        let said = |line: &str| read(line).expect_err(line).to_string();
+        let kind = said("weft init --kind toaster");
+        assert!(kind.contains("[possible values: laptop, phone, server]"), "{kind}");
+        let time = said("weft do --now yesterday x");
+        assert!(time.contains("it is no local time such as"), "{time}");
+    }
+
+    #[test]
+    fn prose_in_help_is_broken_by_the_terminal_alone() {
+        let mut weft = Arguments::command();
+        weft.build();
+        for command in weft.get_subcommands().chain([&weft]) {
+            for help in [command.get_after_help(), command.get_after_long_help()] {
+                let help = help.map(ToString::to_string).unwrap_or_default();
+                let lines: Vec<_> = help.lines().collect();
+                for pair in lines.windows(2) {
+                    let are_prose = pair.iter().all(|line| line.starts_with(char::is_alphabetic));
+                    assert!(!are_prose, "{}: {pair:?}", command.get_name());
+                }
+            }
         }
     }
 

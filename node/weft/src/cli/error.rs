@@ -3,7 +3,7 @@
 use weft_api::{ClientError, ErrorKind, Problem};
 
 use super::terminal::Terminal;
-use crate::daemon::home::NotInitialised;
+use crate::daemon::home::{NotInitialised, Taken};
 
 /// How a command ended. `Some`: not well, and the person was told how.
 pub(crate) type Done = Result<Option<ErrorKind>, CommandError>;
@@ -117,9 +117,13 @@ impl CommandError {
 impl From<anyhow::Error> for CommandError {
     fn from(error: anyhow::Error) -> Self {
         let is_new_home = error.is::<NotInitialised>();
+        let is_taken = error.is::<Taken>();
         let error = Self { kind: ErrorKind::Other, error, hints: Vec::new() };
         if is_new_home {
             error.of_kind(ErrorKind::NotFound).hint("begin with weft init, or weft join TICKET")
+        } else if is_taken {
+            let error = error.of_kind(ErrorKind::Usage);
+            error.hint("a home belongs to one fabric; name another with --home DIR")
         } else {
             error
         }

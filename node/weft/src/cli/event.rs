@@ -1,12 +1,13 @@
 //! `weft events`: what happens, as it happens.
 
+use jiff::Zoned;
 use serde_json::{Value, json};
 
 use super::{
     Session,
     error::Done,
     node::{Node, Said},
-    terminal::{local_time, text},
+    terminal::{Style, local_time, text},
 };
 
 pub(super) async fn run(session: &Session) -> Done {
@@ -19,7 +20,8 @@ pub(super) async fn run(session: &Session) -> Done {
             Said::Event(event) if terminal.is_json() => terminal.json(&event)?,
             Said::Event(event) => {
                 if let Some(line) = line(&event) {
-                    terminal.data(&line)?;
+                    let now = Zoned::now().strftime("%H:%M:%S").to_string();
+                    terminal.data(&format!("{}  {line}", terminal.styled(Style::Dim, &now)))?;
                 }
             }
         }
@@ -68,6 +70,8 @@ fn line(event: &Value) -> Option<String> {
             let late = late.map(|late| format!(", {} s late", late / 1_000)).unwrap_or_default();
             format!("timer: {}, due {}{late}", field("label"), local_time(event, "due"))
         }
+        // What happens in runs is told by events of their own.
+        "document-changed" if event["kind"] == "run" => return None,
         "document-changed" => {
             let whence = if event["remote"] == true { " elsewhere" } else { "" };
             format!("a {} changed{whence}", field("kind"))
@@ -94,6 +98,7 @@ mod tests {
                 json!({"event": "document-changed", "kind": "note", "remote": true}),
                 Some("a note changed elsewhere"),
             ),
+            (json!({"event": "document-changed", "kind": "run", "remote": true}), None),
         ] {
             assert_eq!(line(&event).as_deref(), expected, "{event}");
         }

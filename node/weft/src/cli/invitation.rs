@@ -23,6 +23,8 @@ pub(super) async fn run(session: &Session, arguments: &InviteArguments) -> Done 
     let mut node = Node::reach(session).await?;
     let mut interrupts = signal(SignalKind::interrupt())
         .map_err(|error| anyhow::Error::new(error).context("failed to listen for Ctrl-C"))?;
+    // The last one who invites is the one who waits: an older invitation, whose ticket may be lost, ends.
+    node.get(json!({"ask": "close-invitation"})).await?;
     let mut conversation = node.ask(request(arguments)).await?;
     let mut asking: Option<JoinHandle<bool>> = None;
     loop {
@@ -41,7 +43,7 @@ pub(super) async fn run(session: &Session, arguments: &InviteArguments) -> Done 
             }
             said = node.next(&mut conversation) => match said? {
                 Said::Reply(invited) => {
-                    show(terminal, &invited)?;
+                    show(terminal, &invited, arguments.yes)?;
                     if arguments.yes && terminal.is_json() {
                         return Ok(None);
                     }
@@ -99,7 +101,7 @@ async fn answered(asking: &mut Option<JoinHandle<bool>>) -> Option<bool> {
 }
 
 /// The ticket: as a code where somebody looks, and as text.
-fn show(terminal: &Terminal, invited: &Value) -> Result<(), CommandError> {
+fn show(terminal: &Terminal, invited: &Value, is_unseen: bool) -> Result<(), CommandError> {
     if terminal.is_json() {
         return terminal.json(invited);
     }
@@ -107,8 +109,14 @@ fn show(terminal: &Terminal, invited: &Value) -> Result<(), CommandError> {
     if let Some(code) = qr::draw(&ticket, terminal.error_is_colourful()) {
         terminal.note(&code);
     }
-    terminal.note("On the other device, within two minutes: weft join and this ticket");
-    terminal.data(&ticket)
+    terminal.note("On the other device, within two minutes: weft join, and this ticket:");
+    terminal.data(&ticket)?;
+    terminal.note(if is_unseen {
+        "Waiting. Whoever has the ticket gets in, unseen. Ctrl-C closes the invitation."
+    } else {
+        "Waiting. Both devices will show the same four words. Ctrl-C closes the invitation."
+    });
+    Ok(())
 }
 
 /// What a person is asked, on a screen that names who, the words and the role.
@@ -149,7 +157,9 @@ fn end(terminal: &Terminal, ended: &Value) -> Done {
 /// An outcome that is not `paired`, as a sentence goes on after a colon.
 pub(super) fn told(outcome: &str) -> &str {
     match outcome {
-        "refused" => "refused, by a person or because the proof was wrong",
+        "refused" => {
+            "refused: by a person, for a wrong proof, or since a newer invitation was opened"
+        }
         "expired" => "expired; a ticket is good for two minutes",
         "already-used" => "the ticket was already used by another device",
         "could-not-reach" => "could not reach the other device",

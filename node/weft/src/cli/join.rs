@@ -2,10 +2,11 @@
 
 use std::io::Read as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use weft_api::{ErrorKind, Keys};
 use weft_protocol::{
     pairing::Ending,
+    statement::Name,
     ticket::{TICKET_CHARS_MAX, Ticket},
 };
 
@@ -14,7 +15,7 @@ use super::{
     arguments::JoinArguments,
     error::{CommandError, Done},
     init, invitation,
-    terminal::{self, Style, Terminal},
+    terminal::{self, Style, Terminal, text},
 };
 use crate::daemon::{
     home::Home,
@@ -33,9 +34,10 @@ pub(super) fn run(session: &Session, arguments: JoinArguments) -> Done {
         let message = "joining asks a person, and there is no terminal to ask at";
         return Err(CommandError::new(ErrorKind::Usage, message).hint("say it with --yes"));
     }
+    let name = init::name(arguments.name)?;
     let request = JoinRequest {
         ticket: read_ticket(&arguments.ticket)?,
-        name: init::name(arguments.name)?,
+        name: name.clone(),
         kind: arguments.kind,
         unasked: arguments.yes,
     };
@@ -47,7 +49,7 @@ pub(super) fn run(session: &Session, arguments: JoinArguments) -> Done {
         }
         terminal::ask(&question(&terminal, met))
     })?;
-    end(&terminal, &outcome, arguments.key.into())
+    end(&terminal, &outcome, &name, arguments.key.into())
 }
 
 /// The ticket as given, or from standard input.
@@ -60,11 +62,7 @@ fn read_ticket(given: &str) -> Result<Ticket, CommandError> {
             .read_to_string(&mut text)
             .map_err(|error| anyhow::Error::new(error).context("failed to read the ticket"))?;
         // `weft invite --json` may stand at the other end of the pipe.
-        if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text)
-            && let Some(ticket) = value["ticket"].as_str()
-        {
-            text = ticket.to_owned();
-        }
+        text = ticket_of(&text)?;
     }
     let text: String = text.split_whitespace().collect();
     text.parse::<Ticket>().map_err(|error| {
@@ -72,6 +70,23 @@ fn read_ticket(given: &str) -> Result<Ticket, CommandError> {
             .of_kind(ErrorKind::Usage)
             .hint("weft invite on a device of the fabric shows one")
     })
+}
+
+/// The ticket in what came on standard input: as text, or as `weft invite --json` prints it.
+fn ticket_of(input: &str) -> Result<String, CommandError> {
+    let usage = |message: String| CommandError::new(ErrorKind::Usage, message);
+    if input.trim().is_empty() {
+        return Err(usage("no ticket came on standard input".to_owned())
+            .hint("weft invite on a device of the fabric shows one"));
+    }
+    match serde_json::from_str::<Value>(input) {
+        Ok(said) if said["error"].is_object() => {
+            let why = text(&said["error"], "message");
+            Err(usage(format!("no ticket came, as the other device could not invite: {why}")))
+        }
+        Ok(said) => Ok(said["ticket"].as_str().unwrap_or(input).to_owned()),
+        Err(_) => Ok(input.to_owned()),
+    }
 }
 
 /// What a person is asked, on a screen that names the fabric, who invites, the words and the role.
@@ -84,12 +99,13 @@ fn question(terminal: &Terminal, met: &Met) -> String {
     )
 }
 
-fn end(terminal: &Terminal, outcome: &JoinOutcome, keys: Keys) -> Done {
+fn end(terminal: &Terminal, outcome: &JoinOutcome, asked_for: &Name, keys: Keys) -> Done {
     let (word, kind) = match outcome {
-        JoinOutcome::Paired { fabric, inviter, role } => {
+        JoinOutcome::Paired { name, fabric, inviter, role } => {
             if terminal.is_json() {
                 terminal.json(&json!({
                     "outcome": "paired",
+                    "name": name.as_str(),
                     "fabric_name": fabric.as_str(),
                     "inviter": inviter.as_str(),
                     "role": role.word(),
@@ -98,6 +114,9 @@ fn end(terminal: &Terminal, outcome: &JoinOutcome, keys: Keys) -> Done {
             } else {
                 terminal
                     .data(&format!("paired: this device is a {role} of the fabric {fabric}"))?;
+                if name != asked_for {
+                    terminal.say(&format!("its name is {name}: there is another {asked_for}"));
+                }
                 terminal.note("run weft up, and leave it running");
             }
             return Ok(None);
@@ -135,9 +154,27 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_through_a_pipe_instead_of_a_ticket_is_told() {
+        assert_eq!(ticket_of("{\"ticket\": \"WEFT1:A\"}\n").unwrap(), "WEFT1:A");
+        assert_eq!(ticket_of("WEFT1:A\n").unwrap().trim(), "WEFT1:A");
+        for (input, expected) in [
+            ("", "no ticket came on standard input"),
+            (
+                "{\"error\": {\"message\": \"no node is running\"}}",
+                "could not invite: no node is running",
+            ),
+        ] {
+            let error = ticket_of(input).expect_err("there is none");
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert!(format!("{error:?}").contains(expected), "{error:?}");
+        }
+    }
+
+    #[test]
     fn each_outcome_has_its_own_exit() {
         let terminal = Terminal::new(false, 0);
-        let kind = |outcome: &JoinOutcome| end(&terminal, outcome, Keys::File).unwrap();
+        let name = "phone".parse().unwrap();
+        let kind = |outcome: &JoinOutcome| end(&terminal, outcome, &name, Keys::File).unwrap();
         assert_eq!(kind(&JoinOutcome::Ended(Ending::Refused)), Some(ErrorKind::Refused));
         assert_eq!(kind(&JoinOutcome::Ended(Ending::Expired)), Some(ErrorKind::Expired));
         assert_eq!(kind(&JoinOutcome::Ended(Ending::AlreadyUsed)), Some(ErrorKind::AlreadyUsed));

@@ -17,6 +17,7 @@ mod qr;
 
 mod run;
 mod say;
+mod screen;
 
 mod agent;
 mod audit;
@@ -32,6 +33,7 @@ use std::{future::Future, path::PathBuf, process::ExitCode};
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
+use weft_api::{ErrorKind, OpenError};
 
 use self::{
     arguments::{Arguments, Command},
@@ -104,11 +106,16 @@ fn dispatch(session: &Session, command: Command) -> Done {
     }
 }
 
-/// Runs the node. What keeps it from starting is told as the reason, but for a home without a device.
+/// Runs the node. What keeps it from starting is told as the reason, but for a home without a device, and
+/// for one whose node runs.
 fn start(home: &Home) -> Done {
     match up::run(home) {
         Ok(()) => Ok(None),
         Err(error) if error.is::<NotInitialised>() => Err(error.into()),
+        Err(error) if matches!(error.downcast_ref(), Some(OpenError::AlreadyRunning { .. })) => {
+            let message = format!("a node is already running in {}", home.path().display());
+            Err(CommandError::new(ErrorKind::Usage, message).hint("weft status shows it"))
+        }
         Err(error) => Err(error.context("failed to run the node").into()),
     }
 }

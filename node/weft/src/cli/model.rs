@@ -20,11 +20,19 @@ use crate::daemon::home::Home;
 pub(super) fn get(session: &Session, arguments: ModelGetArguments) -> Done {
     let terminal = &session.terminal;
     let (folder, name) = destination(session, arguments.to)?;
+    if let Some(file) = arguments.from.as_ref().filter(|file| !file.is_file()) {
+        let message = format!("there is no file {}", file.display());
+        return Err(CommandError::new(ErrorKind::NotFound, message));
+    }
     let mut pinned = Pinned::default_model();
     if let Some(name) = name {
         pinned.name = name;
     }
-    let sources = Source::defaults(arguments.from);
+    // Another source must not stand in for a file that was named and is another.
+    let sources = match arguments.from {
+        Some(file) => vec![Source::File(file)],
+        None => Source::defaults(None),
+    };
     let bar = ProgressBar::with_draw_target(Some(pinned.bytes), ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("{bytes}/{total_bytes} {wide_bar} {eta}") {
         bar.set_style(style);
@@ -115,6 +123,20 @@ fn row(model: &Value) -> [String; 4] {
 mod tests {
     use super::*;
     use crate::cli::terminal::Terminal;
+
+    #[test]
+    fn a_file_that_was_named_and_is_not_the_model_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let session = Session { home: home.path().into(), terminal: Terminal::new(false, 0) };
+        let from = Some(home.path().join("none.gguf"));
+        let error = get(&session, ModelGetArguments { from, to: None }).expect_err("it is missing");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        std::fs::write(home.path().join("other.gguf"), "another model").unwrap();
+        let from = Some(home.path().join("other.gguf"));
+        let error = get(&session, ModelGetArguments { from, to: None }).expect_err("it is another");
+        assert_eq!(error.kind(), ErrorKind::Failed);
+        assert!(format!("{error:?}").contains("13 bytes"), "{error:?}");
+    }
 
     #[test]
     fn a_model_goes_into_the_home_or_where_it_is_told() {

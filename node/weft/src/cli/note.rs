@@ -18,6 +18,7 @@ const LIMIT: usize = 100;
 
 pub(super) async fn run(session: &Session, action: Option<NoteAction>) -> Done {
     let terminal = &session.terminal;
+    let is_search = matches!(action, Some(NoteAction::Search { .. }));
     let notes = Node::reach(session).await?.get(request(action)).await?;
     if terminal.is_json() {
         terminal.json(&notes)?;
@@ -26,7 +27,7 @@ pub(super) async fn run(session: &Session, action: Option<NoteAction>) -> Done {
     let rows: Vec<_> =
         items(&notes).map(|note| [local_time(note, "modified"), text(note, "text")]).collect();
     if rows.is_empty() {
-        terminal.note("there is no such note");
+        terminal.note(if is_search { "there is no such note" } else { "there are no notes yet" });
         return Ok(None);
     }
     terminal.table(["CHANGED", "NOTE"], &rows)?;

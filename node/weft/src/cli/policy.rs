@@ -18,7 +18,7 @@ pub(super) async fn check(session: &Session, words: &[String]) -> Done {
     let request = say::sentence(words, None).to_json();
     let plan = Node::reach(session).await?.get(request).await?;
     if items(&plan["steps"]).next().is_none() {
-        return Err(say::not_understood(&plan));
+        return Err(say::not_understood(&plan, words));
     }
     if terminal.is_json() {
         terminal.json(&items(&plan["steps"]).map(decision).collect())?;

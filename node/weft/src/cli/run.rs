@@ -9,7 +9,7 @@ use super::{
     error::{CommandError, Done},
     node::Node,
     say::candidate_line,
-    terminal::{Style, Terminal, harmless, items, local_time, text},
+    terminal::{Style, Terminal, harmless, items, length, local_time, text},
 };
 
 /// How much of a run's id is shown in a list: enough to name it by.
@@ -144,8 +144,7 @@ fn took(from: &Value, to: &Value) -> String {
     let time = |value: &Value| value.as_str()?.parse::<Timestamp>().ok();
     match (time(from), time(to)) {
         (Some(from), Some(to)) => {
-            let seconds = to.duration_since(from).as_secs_f64();
-            format!(", took {seconds:.1} s")
+            format!(", took {}", length(to.duration_since(from).as_secs_f64() * 1_000.0))
         }
         _ => String::new(),
     }

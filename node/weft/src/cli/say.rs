@@ -23,7 +23,8 @@ use super::{
     arguments::DoArguments,
     error::{CommandError, Done},
     node::{Node, Said},
-    terminal::{self, Style, Terminal, harmless, items, listed, text},
+    screen::Screen,
+    terminal::{self, Style, Terminal, harmless, items, length, listed, text},
 };
 
 /// How long a cancelled run has to say that it ended.
@@ -39,12 +40,7 @@ pub(super) async fn run(session: &Session, arguments: &DoArguments) -> Done {
         return Ok(None);
     }
     if items(&plan["steps"]).next().is_none() {
-        return Err(not_understood(&plan));
-    }
-    if terminal.is_talkative() && !terminal.is_json() {
-        for line in plan_lines(&plan, |style, word| terminal.styled_message(style, word)) {
-            terminal.say(&line);
-        }
+        return Err(not_understood(&plan, &arguments.words));
     }
     say.files = open_files(items(&plan["paths"]).filter_map(Value::as_str))?;
     say.plan_only = false;
@@ -73,13 +69,23 @@ pub(super) fn sentence(words: &[String], now: Option<DateTime>) -> Say {
 }
 
 /// The error for words that mean nothing, with what comes nearest.
-pub(super) fn not_understood(plan: &Value) -> CommandError {
-    let error =
+pub(super) fn not_understood(plan: &Value, words: &[String]) -> CommandError {
+    let mut error =
         CommandError::new(ErrorKind::NotUnderstood, "the words were not understood; nothing ran");
+    if let Some(file) = file_among(words, Path::new("")) {
+        error = error.hint(format!("to name the file {file}, say ./{file}"));
+    }
     match nearest(plan) {
         Some(nearest) => error.hint(nearest),
         None => error.hint("weft agents lists what can be said"),
     }
+}
+
+/// A word that names a file of the folder, and was read as a word since it looks like any other.
+fn file_among(words: &[String], folder: &Path) -> Option<String> {
+    let said = words.iter().flat_map(|words| words.split_whitespace());
+    let mut plain = said.filter(|it| !it.contains(['/', '.']));
+    plain.find(|it| folder.join(it).is_file()).map(harmless)
 }
 
 fn nearest(plan: &Value) -> Option<String> {
@@ -119,14 +125,7 @@ fn plan_lines(plan: &Value, styled: impl Fn(Style, &str) -> String) -> Vec<Strin
         if !calls.is_empty() {
             line.push_str(&styled(Style::Dim, &format!(" (may call {calls})")));
         }
-        for (name, value) in step["args"].as_object().into_iter().flatten() {
-            let value = match (value, &value["output"]) {
-                (Value::String(text), _) => harmless(text),
-                (_, Value::Number(from)) => format!("what step {from} gives"),
-                _ => harmless(&value.to_string()),
-            };
-            line.push_str(&format!("  {}: {value}", harmless(name)));
-        }
+        line.push_str(&arguments_text(step, usize::MAX));
         lines.push(line);
         let decision = &step["decision"];
         if decision["effect"].as_str().is_some_and(|effect| effect != "allow") {
@@ -142,10 +141,45 @@ fn plan_lines(plan: &Value, styled: impl Fn(Style, &str) -> String) -> Vec<Strin
     lines
 }
 
+/// How much of an argument is shown of a step that runs; `--plan` shows all.
+const ARGUMENT_CHARS_MAX: usize = 60;
+
+/// What a step is given, as a line goes on, with at most so many characters of each argument.
+fn arguments_text(step: &Value, chars_max: usize) -> String {
+    let arguments = step["args"].as_object().into_iter().flatten().map(|(name, value)| {
+        let value = match (value, &value["output"]) {
+            (Value::String(text), _) => time_text(text).unwrap_or_else(|| harmless(text)),
+            (_, Value::Number(from)) => format!("what step {from} gives"),
+            _ => harmless(&value.to_string()),
+        };
+        let cut = value.char_indices().nth(chars_max).map_or(value.len(), |(at, _)| at);
+        let more = if cut < value.len() { "…" } else { "" };
+        format!("  {}: {}{more}", harmless(name), &value[..cut])
+    });
+    arguments.collect()
+}
+
+/// A length of time or a time as a person writes it; `None` for any other text.
+fn time_text(text: &str) -> Option<String> {
+    if text.starts_with("PT") {
+        let span: jiff::Span = text.parse().ok()?;
+        let units = [
+            (span.get_hours().into(), "h"),
+            (span.get_minutes(), "min"),
+            (span.get_seconds(), "s"),
+        ];
+        let said = units.into_iter().filter(|(amount, _)| *amount != 0);
+        let said: Vec<_> = said.map(|(amount, unit)| format!("{amount} {unit}")).collect();
+        return (!said.is_empty()).then(|| said.join(" "));
+    }
+    let is_time = text.len() == "2026-03-10T09:00:00".len() && text.parse::<DateTime>().is_ok();
+    is_time.then(|| text.replacen('T', " ", 1))
+}
+
 /// A device that was looked at, and why it is better or worse.
 pub(super) fn candidate_line(candidate: &Value) -> String {
     let cost = match candidate["cost_ms"].as_f64() {
-        Some(cost) => format!("{cost:.1} ms"),
+        Some(cost) => length(cost),
         None => "not possible".to_owned(),
     };
     format!("{}: {cost}; {}", text(candidate, "device"), listed(&candidate["reasons"]))
@@ -174,29 +208,33 @@ fn from_home(said: &str) -> PathBuf {
 }
 
 fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CommandError> {
+    let shown = harmless(&path.display().to_string());
     let unreadable = |error: std::io::Error| {
-        let kind = if error.kind() == std::io::ErrorKind::NotFound {
-            ErrorKind::NotFound
+        let (kind, why) = if error.kind() == std::io::ErrorKind::NotFound {
+            (ErrorKind::NotFound, "there is no such file here".to_owned())
         } else if error.kind() == std::io::ErrorKind::PermissionDenied {
-            ErrorKind::Denied
+            (ErrorKind::Denied, "you may not (permission denied)".to_owned())
         } else {
-            ErrorKind::Other
+            (ErrorKind::Other, error.to_string())
         };
-        CommandError::new(kind, format!("failed to read {}: {error}", path.display()))
+        CommandError::new(kind, format!("failed to read {shown}: {why}"))
     };
     let file = File::open(path).map_err(unreadable)?;
     let kind = file.metadata().map_err(unreadable)?;
     if kind.is_dir() {
-        let message = format!("failed to read {}: it is a folder", path.display());
+        let message = format!("failed to read {shown}: it is a folder");
         return Err(CommandError::new(ErrorKind::Usage, message).hint("name a file in it"));
     }
     let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > bytes_max {
+        let has = match kind.len() >> 20 {
+            0 => String::new(),
+            mib => format!("it has {mib} MiB, and "),
+        };
         let message = format!(
-            "failed to read {}: the files of a command may have {} MiB together",
-            path.display(),
+            "failed to read {shown}: {has}the files of a command may have {} MiB together",
             FILE_BYTES_MAX >> 20
         );
         return Err(CommandError::new(ErrorKind::Usage, message));
@@ -209,8 +247,8 @@ fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CommandError> {
 enum End {
     /// It ended, or the person no longer waits.
     Cancelled,
-    /// The event, and the refusal of the last step that failed.
-    Ended { event: Value, refusal: Option<ErrorKind>, streamed: String },
+    /// The event, the refusal of the last step that failed, and what stands on the screen.
+    Ended { event: Value, refusal: Option<ErrorKind>, screen: Screen },
 }
 
 /// Starts the run and shows what happens, until it ends or the person has had enough of it.
@@ -224,25 +262,28 @@ async fn follow(
         .map_err(|error| anyhow::Error::new(error).context("failed to listen for Ctrl-C"))?;
     let mut conversation = node.ask(say.to_json()).await?;
     let last_step = items(&plan["steps"]).last().map(|step| text(step, "id"));
-    let is_streaming = terminal.out_is_terminal() && !terminal.is_json();
+    let mut screen = Screen::new(*terminal, last_step);
     let mut run: Option<String> = None;
     let mut cancelled_until: Option<Instant> = None;
     let mut questions: VecDeque<Value> = VecDeque::new();
     let mut asking: Option<JoinHandle<bool>> = None;
     let mut refusal = None;
-    let mut streamed = String::new();
     loop {
         if asking.is_none()
             && let Some(question) = questions.front()
         {
             let question = question_text(question);
+            screen.settle()?;
             asking = Some(tokio::task::spawn_blocking(move || terminal::ask(&question)));
         }
         let event = tokio::select! {
             biased;
             _ = interrupts.recv() => {
-                let (Some(run), None) = (&run, cancelled_until) else { return Ok(End::Cancelled) };
-                terminal.note("cancelling; Ctrl-C once more leaves at once");
+                let (Some(run), None) = (&run, cancelled_until) else {
+                    screen.settle()?;
+                    return Ok(End::Cancelled);
+                };
+                screen.note("cancelling; Ctrl-C once more leaves at once")?;
                 node.ask(json!({"ask": "cancel", "run": run})).await?;
                 cancelled_until = Some(Instant::now() + CANCEL);
                 continue;
@@ -250,7 +291,7 @@ async fn follow(
             () = tokio::time::sleep_until(cancelled_until.unwrap_or_else(Instant::now)),
                 if cancelled_until.is_some() =>
             {
-                terminal.say("the run was told to stop, and has not said yet that it did");
+                screen.say("the run was told to stop, and has not said yet that it did")?;
                 return Ok(End::Cancelled);
             }
             Some(answer) = answered(&mut asking) => {
@@ -269,23 +310,20 @@ async fn follow(
             },
         };
         match event["event"].as_str().unwrap_or_default() {
-            "step-placed" => terminal.note(&placement(terminal, &event)),
-            "step-progressed" => {
-                let is_last = Some(text(&event, "step")) == last_step;
-                if let (Some(piece), true, true) = (event["text"].as_str(), is_last, is_streaming) {
-                    terminal.stream(&harmless(piece))?;
-                    streamed.push_str(piece);
-                }
-            }
+            "step-placed" => screen.note(&placement(terminal, plan, &event))?,
+            "step-progressed" => screen.progressed(&event)?,
             "step-ended" => {
                 if let Some(said) = step_failure(&event) {
                     refusal = event["outcome"]["refusal"].as_str().and_then(kind_of_refusal);
-                    terminal.note(&terminal.styled_message(Style::Red, &said));
+                    // How the run ends says it, too.
+                    if terminal.is_verbose() {
+                        screen.note(&terminal.styled_message(Style::Red, &said))?;
+                    }
                 }
             }
             "asked" => questions.push_back(event),
-            "warning" => terminal.say(&text(&event, "text")),
-            "run-ended" => return Ok(End::Ended { event, refusal, streamed }),
+            "warning" => screen.say(&text(&event, "text"))?,
+            "run-ended" => return Ok(End::Ended { event, refusal, screen }),
             _ => {}
         }
     }
@@ -310,13 +348,19 @@ fn consent(asked: &Value, yes: bool) -> Value {
     json!({"ask": "consent", "run": asked["run"], "step": asked["step"], "yes": yes})
 }
 
-fn placement(terminal: &Terminal, placed: &Value) -> String {
-    let device = text(placed, "device");
-    let chosen = items(&placed["candidates"]).find(|it| it["device"] == placed["device"]);
-    let reason = chosen.and_then(|it| it["reasons"][0].as_str()).map(harmless);
-    let device = terminal.styled_message(Style::Green, &device);
-    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-    format!("{}  {} on {device}{reason}", text(placed, "step"), text(placed, "capability"))
+/// A step and where it runs; with `-v` why there, too.
+fn placement(terminal: &Terminal, plan: &Value, placed: &Value) -> String {
+    let (id, capability) = (text(placed, "step"), text(placed, "capability"));
+    let planned = items(&plan["steps"]).find(|step| text(step, "id") == id);
+    let given = planned.map(|step| arguments_text(step, ARGUMENT_CHARS_MAX)).unwrap_or_default();
+    let device = terminal.styled_message(Style::Green, &text(placed, "device"));
+    let mut said = format!("{id}  {capability} on {device}{given}");
+    if terminal.is_verbose() {
+        let chosen = items(&placed["candidates"]).find(|it| it["device"] == placed["device"]);
+        let reasons = chosen.map(|it| listed(&it["reasons"])).unwrap_or_default();
+        said.push_str(&format!(" ({reasons})"));
+    }
+    said
 }
 
 /// What to say of a step that did not end well.
@@ -341,12 +385,12 @@ fn kind_of_refusal(word: &str) -> Option<ErrorKind> {
 
 /// Shows how the run ended.
 fn finish(terminal: &Terminal, end: End) -> Done {
-    let (event, refusal, streamed) = match end {
+    let (event, refusal, mut screen) = match end {
         End::Cancelled => {
             terminal.note("cancelled");
             return Ok(Some(ErrorKind::Cancelled));
         }
-        End::Ended { event, refusal, streamed } => (event, refusal, streamed),
+        End::Ended { event, refusal, screen } => (event, refusal, screen),
     };
     let state = text(&event, "state");
     let kind = match state.as_str() {
@@ -356,13 +400,14 @@ fn finish(terminal: &Terminal, end: End) -> Done {
         _ => Some(refusal.unwrap_or(ErrorKind::Failed)),
     };
     if terminal.is_json() {
+        screen.settle()?;
         let mut shown = event.clone();
         if let Some(fields) = shown.as_object_mut() {
             fields.remove("event");
         }
         terminal.json(&shown)?;
     } else {
-        show_outputs(terminal, &event["outputs"], &streamed)?;
+        screen.answer(&answer(&event["outputs"]))?;
     }
     if kind == Some(ErrorKind::Cancelled) {
         terminal.note("cancelled");
@@ -372,27 +417,16 @@ fn finish(terminal: &Terminal, end: End) -> Done {
         terminal.note("weft run show says more");
     }
     let also_on = listed(&event["also_on"]);
-    if !also_on.is_empty() {
+    if !also_on.is_empty() && !terminal.is_json() {
         terminal.say(&format!("also on: {also_on}"));
     }
     Ok(kind)
 }
 
-/// Prints outputs, but for what has been printed while it came.
-fn show_outputs(terminal: &Terminal, outputs: &Value, streamed: &str) -> Result<(), CommandError> {
+/// What a run gave, as text.
+fn answer(outputs: &Value) -> String {
     let texts: Vec<String> = items(outputs).filter_map(|output| spoken(&output["value"])).collect();
-    let whole = texts.join("\n");
-    let whole = whole.trim_end_matches('\n');
-    match whole.trim_end().strip_prefix(streamed.trim_end()) {
-        _ if streamed.is_empty() => {}
-        Some(rest) => return terminal.data(&harmless(rest)),
-        // It came in pieces that are not what it became: both stand there, apart.
-        None => terminal.data("\n")?,
-    }
-    if whole.is_empty() {
-        return Ok(());
-    }
-    if terminal.out_is_terminal() { terminal.data(&harmless(whole)) } else { terminal.data(whole) }
+    texts.join("\n")
 }
 
 /// A value as a person reads it: text as it is, a map by its text, a list line by line.
@@ -456,6 +490,26 @@ mod tests {
     }
 
     #[test]
+    fn lengths_of_time_and_times_are_written_as_people_do() {
+        let step = json!({"args": {"at": "2026-03-11T08:00:00", "duration": "PT1H30M",
+            "label": "PT and some more"}});
+        let said = "  at: 2026-03-11 08:00:00  duration: 1 h 30 min  label: PT and some more";
+        assert_eq!(arguments_text(&step, usize::MAX), said);
+        let cut = "  at: 2026-0…  duration: 1 h 30…  label: PT and…";
+        assert_eq!(arguments_text(&step, 6), cut);
+    }
+
+    #[test]
+    fn a_file_that_was_taken_for_a_word_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("letter"), "Dear Ada").unwrap();
+        let words = ["read".to_owned(), "letter".to_owned()];
+        assert_eq!(file_among(&words, folder.path()).as_deref(), Some("letter"));
+        assert_eq!(file_among(&["read letters".to_owned()], folder.path()), None);
+        assert_eq!(file_among(&["read ./letter".to_owned()], folder.path()), None);
+    }
+
+    #[test]
     fn files_are_read_or_the_path_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("report.txt");
@@ -482,7 +536,7 @@ mod tests {
 
     #[test]
     fn nothing_is_understood_and_the_nearest_is_named() {
-        let error = not_understood(&json!({"steps": [], "nearest": ["note that …"]}));
+        let error = not_understood(&json!({"steps": [], "nearest": ["note that …"]}), &[]);
         assert_eq!(error.kind(), ErrorKind::NotUnderstood);
         assert!(format!("{error:?}").contains("note that …"), "{error:?}");
     }

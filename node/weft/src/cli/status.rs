@@ -34,8 +34,17 @@ pub(super) async fn run(session: &Session) -> Done {
 fn facts(status: &Value) -> Vec<(String, String)> {
     let mut facts = Vec::new();
     let mut fact = |name: &str, value: String| facts.push((name.to_owned(), value));
-    let others = text(status, "devices");
-    fact("devices", format!("{} of {others} others here", text(status, "devices_here")));
+    fact(
+        "devices",
+        match status["devices"].as_u64() {
+            Some(0) => "this one; weft invite brings another".to_owned(),
+            _ => format!(
+                "{} of {} others here",
+                text(status, "devices_here"),
+                text(status, "devices")
+            ),
+        },
+    );
     fact("documents", text(status, "documents"));
     fact("runs", format!("{} under way", text(status, "runs")));
     fact("models", or_none(listed(&status["models"])));
@@ -51,9 +60,9 @@ fn facts(status: &Value) -> Vec<(String, String)> {
         None => {}
     }
     if status["recovery"] == true {
-        fact("recovery", "by the 24 words".to_owned());
+        fact("recovery", "by the 24 words, which no command of this version takes yet".to_owned());
     } else {
-        fact("no recovery", "if all admin devices are lost, the fabric is".to_owned());
+        fact("no recovery", "if all admin devices are lost, the fabric is lost".to_owned());
     }
     facts
 }
@@ -72,7 +81,9 @@ mod tests {
             let lines = facts(&status).into_iter().map(|(name, value)| format!("{name}: {value}"));
             lines.collect::<Vec<_>>().join("\n")
         };
-        let kept = said(json!({"keys": "file", "recovery": true, "audit_head": {"position": 4}}));
+        let kept = said(json!({"keys": "file", "recovery": true, "audit_head": {"position": 4},
+            "devices": 0}));
+        assert!(kept.contains("devices: this one; weft invite"), "{kept}");
         assert!(kept.contains("keys: file (whoever has the disk reads all)"), "{kept}");
         assert!(kept.contains("recovery: by the 24 words") && kept.contains("audit records: 5"));
         let bare = said(json!({"recovery": false}));

@@ -21,6 +21,7 @@ pub(crate) struct Terminal {
     verbose: bool,
     out_is_terminal: bool,
     error_is_terminal: bool,
+    error_can_rewrite: bool,
     out_colour: bool,
     error_colour: bool,
 }
@@ -55,8 +56,23 @@ impl Terminal {
             verbose: verbose > 0,
             out_is_terminal: out.is_terminal(),
             error_is_terminal: error.is_terminal(),
+            error_can_rewrite: error.is_terminal() && !is_dumb(),
             out_colour: is_colourful(&out),
             error_colour: is_colourful(&error),
+        }
+    }
+
+    /// A terminal that a person looks at, wherever the output of a test goes.
+    #[cfg(test)]
+    pub(crate) const fn of_a_person() -> Self {
+        Self {
+            json: false,
+            verbose: false,
+            out_is_terminal: true,
+            error_is_terminal: true,
+            error_can_rewrite: true,
+            out_colour: false,
+            error_colour: false,
         }
     }
 
@@ -78,6 +94,23 @@ impl Terminal {
     /// Whether somebody looks at standard error, or wants it told anyway.
     pub(crate) const fn is_talkative(&self) -> bool {
         self.error_is_terminal || self.verbose
+    }
+
+    /// Whether more than the usual was asked for.
+    pub(crate) const fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// Whether a line on standard error can be replaced by the next.
+    pub(crate) const fn can_rewrite(&self) -> bool {
+        self.error_can_rewrite
+    }
+
+    /// Replaces the line of standard error on which the cursor stands. If that is closed there is nobody
+    /// to tell.
+    pub(crate) fn rewrite(&self, line: &str) {
+        let mut error = io::stderr().lock();
+        write!(error, "\r\x1b[K{line}").and_then(|()| error.flush()).ok();
     }
 
     /// Puts a line on standard output.
@@ -144,8 +177,12 @@ fn styled(is_colourful: bool, style: Style, text: &str) -> String {
 /// Whether a stream takes colours: a terminal, and nothing speaks against it.
 pub(crate) fn is_colourful(stream: &impl IsTerminal) -> bool {
     let says_no = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    stream.is_terminal() && !says_no && !is_dumb
+    stream.is_terminal() && !says_no && !is_dumb()
+}
+
+/// Whether the terminal takes letters only.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// Says a line on standard error. If that is closed there is nobody to tell.
@@ -199,6 +236,19 @@ pub(crate) fn items<'v>(value: &'v Value) -> impl Iterator<Item = &'v Value> + u
 pub(crate) fn listed(value: &Value) -> String {
     let words: Vec<_> = items(value).filter_map(Value::as_str).map(harmless).collect();
     words.join(", ")
+}
+
+/// A length of time in milliseconds, as short as it can be said: `1.2 ms`, `4.6 s`, `2 min 5 s`.
+pub(crate) fn length(millis: f64) -> String {
+    let seconds = millis / 1_000.0;
+    if seconds < 1.0 {
+        format!("{millis:.1} ms")
+    } else if seconds < 60.0 {
+        format!("{seconds:.1} s")
+    } else {
+        let minutes = (seconds / 60.0).floor();
+        format!("{minutes:.0} min {:.0} s", (seconds - minutes * 60.0).floor())
+    }
 }
 
 /// A time of a node's answer, in local time; empty where there is none.
@@ -255,6 +305,20 @@ mod tests {
             phone   away
         "]]
         .assert_eq(&table(["NAME", "STATE", ""], &rows));
+    }
+
+    #[test]
+    fn lengths_are_said_in_the_unit_that_fits() {
+        for (millis, expected) in [
+            (0.0, "0.0 ms"),
+            (12.34, "12.3 ms"),
+            (4_604.3, "4.6 s"),
+            (59_940.0, "59.9 s"),
+            (120_003.1, "2 min 0 s"),
+            (185_000.0, "3 min 5 s"),
+        ] {
+            assert_eq!(length(millis), expected);
+        }
     }
 
     #[test]

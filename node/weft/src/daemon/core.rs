@@ -346,6 +346,9 @@ impl Core {
                 DoorMessage::Error(Problem::new(refusal.into(), reason))
             }
             (Reply::Status(status), _) => DoorMessage::Status { status, keys: self.keys },
+            (Reply::Agents(agents), _) => {
+                DoorMessage::Reply(Reply::Agents(self.words.exemplify(agents)))
+            }
             (reply, _) => DoorMessage::Reply(reply),
         };
         self.tell(door, message, is_last).await;

@@ -131,6 +131,14 @@ pub(crate) struct NotInitialised {
     pub(crate) home: PathBuf,
 }
 
+/// There is a device in a home already, which belongs to a fabric.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{} holds a device already", home.display())]
+pub(crate) struct Taken {
+    /// The home.
+    pub(crate) home: PathBuf,
+}
+
 /// A port that is free for UDP and TCP now.
 fn free_port() -> Result<u16> {
     for _ in 0..64 {

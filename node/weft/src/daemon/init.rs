@@ -20,7 +20,10 @@ use weft_trust::{
 };
 use zeroize::Zeroizing;
 
-use super::{clock, home::Home};
+use super::{
+    clock,
+    home::{Home, Taken},
+};
 
 /// What a fabric begins with.
 #[derive(Clone, Debug)]
@@ -53,10 +56,7 @@ pub(crate) fn run(
     show: impl FnOnce(&str) -> Result<()>,
 ) -> Result<InitReport> {
     if home.is_initialised()? {
-        bail!(
-            "{} holds a device already; use another home with --home, or weft status to see it",
-            home.path().display()
-        );
+        bail!(Taken { home: home.path().into() });
     }
     let mut entropy = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *entropy)?;

@@ -23,7 +23,12 @@ use weft_trust::{
     secret::DeviceSecret,
 };
 
-use super::{clock, home::Home, init::write, seed};
+use super::{
+    clock,
+    home::{Home, Taken},
+    init::write,
+    seed,
+};
 
 /// What a person is shown before the answer.
 pub(crate) use weft_trust::pairing::Prompt as Met;
@@ -49,6 +54,8 @@ pub(crate) struct JoinRequest {
 pub(crate) enum JoinOutcome {
     /// This home is a device of the fabric.
     Paired {
+        /// This device's name, which is another than it asked for where that was taken.
+        name: Name,
         /// The fabric's name.
         fabric: Name,
         /// The inviting device's name.
@@ -73,10 +80,7 @@ pub(crate) fn run(
     ask: impl Fn(&Met) -> bool + Send + Sync + 'static,
 ) -> Result<JoinOutcome> {
     if home.is_initialised()? {
-        bail!(
-            "{} belongs to a fabric already; join with another home: --home DIR",
-            home.path().display()
-        );
+        bail!(Taken { home: home.path().into() });
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -152,6 +156,7 @@ async fn pair(
                 JoinerOutput::Store(joined) => {
                     let state = joined.graph.state();
                     joined_as = state.member(&secret.id()).map(|device| JoinOutcome::Paired {
+                        name: device.name.clone(),
                         fabric: state.name.clone(),
                         inviter: joined.inviter.name.clone(),
                         role: device.role,

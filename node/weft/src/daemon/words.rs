@@ -1,7 +1,7 @@
 //! What words mean on this node: its catalog of phrases, and the devices that words may name.
 
 use weft_api::{ErrorKind, PlanView, Problem, Say};
-use weft_core::Node;
+use weft_core::{Node, door::AgentView};
 use weft_intent::{Catalog, Context, DeviceName, Parsed, Unclear};
 use weft_protocol::{graph::Plan, manifest::Manifest};
 
@@ -33,6 +33,14 @@ impl Words {
             tracing::warn!(%error, "a phrase is left out");
         }
         Self(catalog)
+    }
+
+    /// The same agents, with a sentence for each capability instead of the pattern that it matches.
+    pub(super) fn exemplify(&self, mut agents: Vec<AgentView>) -> Vec<AgentView> {
+        for (capability, .., example) in agents.iter_mut().flat_map(|it| &mut it.capabilities) {
+            *example = self.0.example(capability).map(str::to_owned);
+        }
+        agents
     }
 
     /// Reads words.
