@@ -47,9 +47,21 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The path of a file of `tests/fixtures`.
+/// The path of a file of `tests/fixtures`: of the checkout that the tests are run in, which may be
+/// another than the one that they were built in, or no longer the only one.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(name)
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOUND.get_or_init(|| {
+        let run_in = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let built_in = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let places: Vec<_> =
+            run_in.into_iter().chain([built_in]).map(|it| it.join("../fixtures")).collect();
+        let found = places.iter().find(|place| place.is_dir()).cloned();
+        found.unwrap_or_else(|| {
+            panic!("there are no tests/fixtures at {places:?}: run the tests by cargo")
+        })
+    });
+    folder.join(name)
 }
 
 /// Where a system program lies, if this machine has it.

@@ -17,6 +17,7 @@ fn a_file_that_is_none_is_named() {
     let [laptop] = &mut *fabric;
     laptop.write("fake.pdf", "This is no PDF, whatever its name says.\n");
     laptop.write("empty.pdf", "");
+    laptop.write("letter", "Dear Ada\n");
     laptop.write("cut.pdf", &fs::read(fixture("report.pdf")).expect("the report")[..3_000]);
     laptop.write("large.txt", vec![b'a'; 40 << 20]);
     laptop
@@ -50,7 +51,7 @@ fn a_file_that_is_none_is_named() {
         &["do", "show cut.pdf"],
         expect![[r#"
             $ weft do "show cut.pdf"
-            ! error: cut.pdf holds no text; it may be a scan
+            ! error: cut.pdf is only a part of a PDF: its end is missing
             (exit 6)
         "#]],
     );
@@ -96,8 +97,30 @@ fn a_file_that_is_none_is_named() {
         &["do", "show missing.pdf"],
         expect![[r#"
         $ weft do "show missing.pdf"
-        ! error: failed to read missing.pdf: No such file or directory (os error 2)
+        ! error: failed to read missing.pdf: there is no such file here
         (exit 13)
+    "#]],
+    );
+    check(
+        laptop,
+        &["do", "show letter"],
+        expect![[r#"
+        $ weft do "show letter"
+        ! error: the words were not understood; nothing ran
+        ! hint: to name the file letter, say ./letter
+        ! hint: the nearest commands are:
+        !     show report.pdf
+        !     list notes
+        !     list my timers
+        (exit 4)
+    "#]],
+    );
+    check(
+        laptop,
+        &["do", "show ./letter"],
+        expect![[r#"
+        $ weft do "show ./letter"
+        Dear Ada
     "#]],
     );
     check(
@@ -115,7 +138,7 @@ fn a_file_that_is_none_is_named() {
         &["do", "show large.txt"],
         expect![[r#"
         $ weft do "show large.txt"
-        ! error: failed to read large.txt: the files of a command may have 32 MiB together
+        ! error: failed to read large.txt: it has 40 MiB, and the files of a command may have 32 MiB together
         (exit 2)
     "#]],
     );
@@ -124,7 +147,7 @@ fn a_file_that_is_none_is_named() {
         &["do", "summarize missing.pdf"],
         expect![[r#"
         $ weft do "summarize missing.pdf"
-        ! error: failed to read missing.pdf: No such file or directory (os error 2)
+        ! error: failed to read missing.pdf: there is no such file here
         (exit 13)
     "#]],
     );
@@ -210,9 +233,9 @@ fn without_a_running_node_each_command_says_run_weft_up() {
         &["up"],
         expect![[r#"
         $ weft up
-        ! error: failed to run the node
-        !   because: open the control socket: a node is already running in …/laptop
-        (exit 1)
+        ! error: a node is already running in …/laptop
+        ! hint: weft status shows it
+        (exit 2)
     "#]],
     );
     assert_eq!(laptop.run(&["status"]).code, Some(0), "the first one goes on");

@@ -57,8 +57,9 @@ fn three_devices_come_to_belong() {
         &laptop.run(&["init", "--name", "again", "--kind", "laptop"]),
         expect![[r#"
         $ weft init --name again --kind laptop
-        ! error: …/laptop holds a device already; use another home with --home, or weft status to see it
-        (exit 1)
+        ! error: …/laptop holds a device already
+        ! hint: a home belongs to one fabric; name another with --home DIR
+        (exit 2)
     "#]],
     );
     check(
@@ -77,7 +78,7 @@ fn three_devices_come_to_belong() {
     let first_lines: Vec<_> = status.stdout.lines().filter(shown).take(3).collect();
     expect![[r#"
         laptop, a laptop and admin of the fabric home
-        devices: 0 of 0 others here
+        devices: this one; weft invite brings another
         runs: 0 under way"#]]
     .assert_eq(&first_lines.join("\n"));
     assert_eq!(status.stderr, "");
@@ -197,7 +198,7 @@ fn a_ticket_that_is_none_says_so_and_leaves_the_home_empty() {
         &phone.join(""),
         expect![[r#"
         $ weft join - --name phone --kind phone --yes
-        ! error: failed to read the ticket: it does not begin with WEFT1:
+        ! error: no ticket came on standard input
         ! hint: weft invite on a device of the fabric shows one
         (exit 2)
     "#]],
@@ -263,8 +264,9 @@ fn a_ticket_that_is_none_says_so_and_leaves_the_home_empty() {
         &phone.join(&ticket),
         expect![[r#"
         $ weft join - --name phone --kind phone --yes
-        ! error: …/phone belongs to a fabric already; join with another home: --home DIR
-        (exit 1)
+        ! error: …/phone holds a device already
+        ! hint: a home belongs to one fabric; name another with --home DIR
+        (exit 2)
     "#]],
     );
 
@@ -282,6 +284,37 @@ fn a_ticket_that_is_none_says_so_and_leaves_the_home_empty() {
         (exit 3)
     "#]],
     );
+}
+
+#[test]
+fn the_next_invitation_ends_the_one_before_and_a_name_that_is_taken_is_told() {
+    let mut fabric = Fabric::new(["laptop", "phone", "tablet", "watch"]);
+    let [laptop, phone, tablet, watch] = &mut *fabric;
+    assert_eq!(laptop.run(&["init", "--name", "laptop"]).code, Some(0));
+    laptop.up();
+    // A ticket that was lost does not stand in the way for two minutes.
+    let lost = laptop.invite();
+    let ticket = laptop.invite();
+    let too_late = tablet.join(&lost);
+    assert_eq!(too_late.code, Some(8), "{too_late}");
+    assert_eq!(phone.join(&ticket).code, Some(0));
+
+    let ticket = laptop.invite();
+    let words = ["join", "-", "--name", "phone", "--kind", "phone", "--yes"];
+    check(
+        &tablet.run_with(&words, &ticket),
+        expect![[r#"
+        $ weft join - --name phone --kind phone --yes
+        paired: this device is a member of the fabric home
+        ! its name is phone-2: there is another phone
+    "#]],
+    );
+
+    // What stands at the other end of the pipe may say why there is no ticket.
+    laptop.stop();
+    let failed = laptop.run(&["invite", "--yes", "--json"]);
+    let said = watch.join(&failed.stdout).expect_code(2);
+    assert!(said.stderr.contains("could not invite: no node is running in"), "{said}");
 }
 
 /// The four words that a screen shows, once its question stands there.

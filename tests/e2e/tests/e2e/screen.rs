@@ -71,6 +71,7 @@ fn data_goes_to_standard_output_alone_and_as_json_on_demand() {
 
     let noted = laptop.run(&["do", "--json", "note that the kettle is on"]).expect_code(0);
     assert_eq!(noted.json()["outputs"][0]["value"]["text"], "Noted: the kettle is on");
+    assert_eq!(noted.stderr, "", "JSON says it all");
     for words in [
         &["status"][..],
         &["devices"],
@@ -111,6 +112,27 @@ fn data_goes_to_standard_output_alone_and_as_json_on_demand() {
         assert_eq!(said.json()["error"]["kind"], Value::from(kind), "{said}");
         assert!(said.stderr.starts_with("error: "), "{said}");
     }
+}
+
+#[test]
+fn what_can_be_said_is_shown_as_sentences_that_are_understood() {
+    let mut fabric = Fabric::pair(["laptop"]);
+    let [laptop] = &mut *fabric;
+    let agents = laptop.json(&["agents"]);
+    let details = agents.as_array().into_iter().flatten().flat_map(|it| it["details"].as_array());
+    let mut said = 0;
+    for detail in details.flatten() {
+        let example = detail["example"].as_str().expect("each capability has an example");
+        assert!(!example.contains(['(', '|', '[', '{']), "{example} is a pattern");
+        let words = example.replace('…', "tea");
+        let plan = laptop.json(&["do", "--plan", &words]);
+        let last = plan["steps"].as_array().and_then(|steps| steps.last());
+        assert_eq!(last.map(|it| &it["capability"]), Some(&detail["name"]), "{words}");
+        said += 1;
+    }
+    assert!(said >= 8, "{agents:#}");
+    let shown = laptop.run(&["agents"]).expect_code(0);
+    assert!(shown.stdout.contains("\n      weft do summarize report.pdf\n"), "{shown}");
 }
 
 #[test]

@@ -28,10 +28,10 @@ fn with_model() -> Option<Fabric<3>> {
 /// What a terminal makes a signal of.
 const CTRL_C: &str = "\u{3}";
 
-/// Stands in the line that says why the summary is made elsewhere; what is streamed follows.
-const ELSEWHERE: &str = "round trip (";
+/// Stands in the line that says where the summary is made; what follows is how far it is, and itself.
+const ELSEWHERE: &str = "text.summarize on server";
 
-/// What the summary is so far, on the screen of the person who waits for it.
+/// What stands behind that line on the screen of the person who waits for the summary.
 fn streamed(screen: &Running) -> String {
     let shown = screen.stdout();
     let after = shown.split_once(ELSEWHERE).and_then(|(_, after)| after.split_once('\n'));
@@ -131,6 +131,27 @@ fn at_a_terminal_a_summary_is_seen_while_it_is_written() {
     assert!(seen.len() > 3, "it grew as it was written: {seen:?}");
     let summary = screen.end();
     assert_eq!(summary.code, Some(0), "{summary}");
+    // It was made in parts: how far it is stands on one line, and the summary of the parts once.
+    assert!(summary.stdout.contains("\r\u{1b}[K2  summarizing part 2 of "), "{summary:?}");
+    is_shown_once(laptop, &summary.stdout);
+
+    // A text that is summarised at once is streamed, and not said again.
+    laptop.write("plants.md", "# Plants\n\nFig trees like sun. They need little water.\n");
+    let screen = laptop.at_terminal(&["do", "summarize plants.md"]).expect("there is a script(1)");
+    let summary = screen.end_within(Device::MODEL_PATIENCE);
+    assert_eq!(summary.code, Some(0), "{summary}");
+    assert!(!summary.stdout.contains("\u{1b}[K"), "{summary:?}");
+    is_shown_once(laptop, &summary.stdout);
+}
+
+/// Asserts that what the newest run gave stands on the screen once, as a terminal shows it.
+fn is_shown_once(laptop: &Device, shown: &str) {
+    let ended = entries(laptop, "ended", "2");
+    let answer = ended[0]["outcome"]["value"].as_str().expect("a summary is text");
+    let answer = answer.trim().replace('\n', "\r\n");
+    assert_eq!(shown.matches(&answer).count(), 1, "{answer:?} in {shown:?}");
+    let beginning: String = answer.chars().take(30).collect();
+    assert_eq!(shown.matches(&beginning).count(), 1, "{beginning:?} in {shown:?}");
 }
 
 #[test]
