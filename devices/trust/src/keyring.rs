@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::{
     graph::Graph,
     secret::AgreementSecret,
-    state::{self, State},
+    state::{Effect, State},
 };
 
 /// Why a sealed key does not open.
@@ -122,7 +122,7 @@ impl Keyring {
     /// Opens all that the statements of `graph` seal to this device.
     pub fn learn(&mut self, graph: &Graph) {
         for entry in graph.entries() {
-            for sealed in state::sealed(&entry.body) {
+            for sealed in Effect::of(entry).sealed {
                 if sealed.to == self.secret.public() && !self.keys.contains_key(&sealed.which) {
                     // A bad one is as good as none; it shows in `lacking`.
                     let _known_by_lacking = self.open(sealed);

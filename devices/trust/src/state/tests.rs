@@ -1,8 +1,8 @@
 use proptest::{collection::vec, prelude::*, sample::Index};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 use weft_protocol::{
-    signed::Signed,
-    statement::{Add, Epoch, Keep, Require, Revoke},
+    signed::{Domain, Signed},
+    statement::{Add, Epoch, Keep, Require, Revoke, StatementBody, Succession},
 };
 
 use super::*;
