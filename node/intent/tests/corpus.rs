@@ -6,16 +6,19 @@
     reason = "a fixture that is wrong is a failed test"
 )]
 
-use jiff::civil::DateTime;
 use proptest::prelude::*;
 use serde_json::Value as Json;
-use weft_intent::{Catalog, Context, DeviceName, Parsed, Unclear};
+use weft_intent::{Catalog, Parsed, Unclear};
 use weft_protocol::{
-    device::Kind,
     graph::{Argument, Plan},
     manifest::{AgentKind, Manifest, Permissions},
     value::Value,
 };
+
+use self::sentences::context;
+
+#[path = "../../../tests/fixtures/commands/sentences.rs"]
+mod sentences;
 
 const MANIFESTS: [&str; 5] = [
     include_str!("../../../agents/notes/agent.toml"),
@@ -312,21 +315,12 @@ struct Counts {
 
 fn check(lines: &str) -> Counts {
     let catalog = catalog();
-    let known: Vec<String> = manifests()
-        .iter()
-        .flat_map(|manifest| &manifest.capabilities)
-        .map(|capability| capability.name.to_string())
-        .collect();
     let mut counts = Counts { planned: 0, unknown: 0 };
     let mut wrong = Vec::new();
-    for line in lines.lines().filter(|line| !line.trim().is_empty()) {
-        let case: Json = serde_json::from_str(line).unwrap();
+    for case in sentences::read(lines, &manifests()).unwrap() {
         let said = case["say"].as_str().unwrap();
         let steps = case["plan"].as_array().unwrap();
-        let possible = !steps.is_empty()
-            && steps
-                .iter()
-                .all(|step| known.iter().any(|name| step["capability"] == name.as_str()));
+        let possible = !steps.is_empty();
         let parsed = catalog.parse(said, &context());
         let fault = match (&parsed, possible) {
             (Parsed::Plan(plan), true) => difference(plan, steps, case["on"].as_str()),
@@ -397,17 +391,4 @@ fn catalog() -> Catalog {
     let (catalog, errors) = Catalog::new(&manifests());
     assert!(errors.is_empty(), "{errors:?}");
     catalog
-}
-
-fn context() -> Context {
-    let device = |name: &str, kind| DeviceName { name: name.into(), kind };
-    Context {
-        now: DateTime::constant(2026, 3, 10, 9, 0, 0, 0),
-        devices: vec![
-            device("laptop", Kind::Laptop),
-            device("phone", Kind::Phone),
-            device("server", Kind::Server),
-        ],
-        here: "laptop".into(),
-    }
 }

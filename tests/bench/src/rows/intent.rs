@@ -3,16 +3,18 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use jiff::civil::DateTime;
-use serde_json::Value as Json;
-use weft_intent::{Catalog, Context, DeviceName, Parsed};
-use weft_protocol::{device::Kind, manifest::Manifest};
+use weft_intent::{Catalog, Parsed};
+use weft_protocol::manifest::Manifest;
 
+use self::sentences::context;
 use crate::{
     bench::{Bench, Quantiles, Timed},
     fabric,
     report::Figure,
 };
+
+#[path = "../../../fixtures/commands/sentences.rs"]
+mod sentences;
 
 const CORPUS: &str = concat!(
     include_str!("../../../fixtures/commands/commands.jsonl"),
@@ -77,39 +79,17 @@ pub(super) fn parse_all(catalog: &Catalog, corpus: &[Said], rounds: usize) -> Ve
 
 /// The sentences. One that means a capability that no agent has means nothing here.
 pub(super) fn corpus(manifests: &[Manifest]) -> Result<Vec<Said>> {
-    let known = |name: &str| {
-        manifests
-            .iter()
-            .flat_map(|manifest| &manifest.capabilities)
-            .any(|capability| capability.name.as_str() == name)
-    };
-    let lines = CORPUS.lines().filter(|line| !line.trim().is_empty());
-    lines
-        .map(|line| {
-            let case: Json = serde_json::from_str(line).context("failed to read the corpus")?;
+    sentences::read(CORPUS, manifests)
+        .context("failed to read the corpus")?
+        .iter()
+        .map(|case| {
             let words = case["say"].as_str().context("a line without words")?.to_owned();
             let steps = case["plan"].as_array().context("a line without a plan")?;
-            let mut plan: Vec<String> = steps
+            let plan = steps
                 .iter()
                 .map(|step| step["capability"].as_str().unwrap_or_default().to_owned())
                 .collect();
-            if !plan.iter().all(|name| known(name)) {
-                plan.clear();
-            }
             Ok(Said { words, plan })
         })
         .collect()
-}
-
-fn context() -> Context {
-    let device = |name: &str, kind| DeviceName { name: name.into(), kind };
-    Context {
-        now: DateTime::constant(2026, 3, 10, 9, 0, 0, 0),
-        devices: vec![
-            device("laptop", Kind::Laptop),
-            device("phone", Kind::Phone),
-            device("server", Kind::Server),
-        ],
-        here: "laptop".into(),
-    }
 }
