@@ -168,6 +168,45 @@ impl DocumentKey {
     }
 }
 
+/// A [`DocumentKey`] as bytes, where many are sent: 16 of them in the first epoch, otherwise 20.
+pub mod packed_key {
+    use minicbor::{
+        Decoder, Encoder, decode::Error as DecodeError, encode::Error as EncodeError, encode::Write,
+    };
+
+    use super::{DocumentId, DocumentKey};
+
+    /// Encodes the bytes.
+    ///
+    /// # Errors
+    ///
+    /// The writer's own.
+    pub fn encode<C, W: Write>(
+        key: &DocumentKey,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        let bytes = key.to_bytes();
+        let len = if key.epoch == 0 { DocumentId::LEN } else { DocumentKey::LEN };
+        e.bytes(&bytes[..len])?.ok()
+    }
+
+    /// Decodes them.
+    ///
+    /// # Errors
+    ///
+    /// Neither 16 bytes nor 20 of a later epoch.
+    pub fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<DocumentKey, DecodeError> {
+        let bytes = d.bytes()?;
+        let key = if let Ok(id) = bytes.try_into() {
+            Some(DocumentKey::first(DocumentId::from_bytes(id)))
+        } else {
+            DocumentKey::from_bytes(bytes).filter(|key| key.epoch != 0)
+        };
+        key.ok_or_else(|| DecodeError::message("the key of a document"))
+    }
+}
+
 /// The SHA-256 hash by which Automerge names a change.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]

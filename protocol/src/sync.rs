@@ -6,12 +6,16 @@
 //! |------------------------------------>|
 //! |        Ranges[Same, Fingerprint, …] |   equal: done. Otherwise narrower ranges, until few
 //! |<------------------------------------|   entries are left in each
-//! | Ranges[Entries]                     |
+//! | Ranges[Entries]                     |   hashes, without keys
 //! |------------------------------------>|
-//! |    Ranges[Differ], Documents[…]     |   whoever reads a list starts on those that differ
-//! |<------------------------------------|
-//! | Documents[changes, vouches]         |   Automerge's sync protocol, for each document
-//! |<----------------------------------->|
+//! |              Ranges[Differ[heads]…] |   B's of these, with their heads, and which of A's it
+//! |<------------------------------------|   does not know
+//! | Documents[changes, vouches]         |   what B lacks, where A has all that B has; A's heads
+//! |------------------------------------>|   where it has not
+//! |    Documents[changes, vouches] Took |   what A lacks; if neither has all of the other's, both
+//! |<------------------------------------|   go on with Automerge's sync protocol
+//! | Took                                |
+//! |------------------------------------>|
 //! | Ranges[all: Check]                  |   when a side has nothing left to do
 //! |<----------------------------------->|
 //! ```
@@ -22,9 +26,9 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     codec::{self, DecodeError},
-    document::{ChangeHash, DocumentKey, DocumentKind},
+    document::{ChangeHash, DocumentKey, DocumentKind, IndexState, StartNonce, Vouch, packed_key},
     frame::FRAME_BYTES_MAX,
-    id::Digest,
+    id::{DeviceId, Digest},
     signed::Signed,
 };
 
@@ -41,7 +45,11 @@ pub enum SyncMessage {
     /// What the index says about ranges of documents. Each answers a range that the other sent, or
     /// a part of it.
     #[n(0)]
-    Ranges(#[n(0)] Vec<Range>),
+    Ranges(
+        #[n(0)]
+        #[cbor(with = "chained")]
+        Vec<Range>,
+    ),
     /// Messages of Automerge's sync protocol.
     #[n(1)]
     Documents(#[n(0)] Vec<DocumentMessage>),
@@ -59,6 +67,14 @@ pub enum SyncMessage {
     /// copies changes, though they differ: changes are parked, or its copy is set aside.
     #[n(3)]
     Rest(#[n(0)] Vec<DocumentKey>),
+    /// Documents of which the sender has now what the receiver told it last, each by its
+    /// [`IndexState::stub`].
+    #[n(4)]
+    Took(
+        #[n(0)]
+        #[cbor(with = "packed")]
+        Vec<Stub>,
+    ),
 }
 
 impl SyncMessage {
@@ -88,36 +104,103 @@ pub struct KeyPrefix(
 );
 
 /// What a node has of the documents from one key to another.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(map)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Range {
     /// The first key.
-    #[n(0)]
     pub from: KeyPrefix,
     /// The key behind the last.
-    #[n(1)]
     pub to: KeyPrefix,
     /// What it has.
-    #[n(2)]
     pub summary: Summary,
+}
+
+/// Ranges, of which most begin where the one before ends and ask: `[to, summary]`, or
+/// `[to, summary, from]`, where bytes are a fingerprint.
+mod chained {
+    use minicbor::{
+        Decode as _, Decoder, Encode as _, Encoder, data::Type, decode::Error as DecodeError,
+        encode::Error as EncodeError, encode::Write,
+    };
+
+    use super::{KeyPrefix, Range, Stub, Summary};
+
+    pub(super) fn encode<C, W: Write>(
+        ranges: &Vec<Range>,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        let start = KeyPrefix::default();
+        let mut last = &start;
+        e.array(ranges.len() as u64)?;
+        for range in ranges {
+            let follows = range.from == *last;
+            e.array(if follows { 2 } else { 3 })?;
+            range.to.encode(e, ctx)?;
+            match &range.summary {
+                Summary::Fingerprint(stub) => stub.encode(e, ctx)?,
+                Summary::Same
+                | Summary::Entries(_)
+                | Summary::Differ { .. }
+                | Summary::Check(_) => range.summary.encode(e, ctx)?,
+            }
+            if !follows {
+                range.from.encode(e, ctx)?;
+            }
+            last = &range.to;
+        }
+        Ok(())
+    }
+
+    pub(super) fn decode<C>(d: &mut Decoder<'_>, ctx: &mut C) -> Result<Vec<Range>, DecodeError> {
+        let indefinite = || DecodeError::message("an indefinite length");
+        let mut ranges: Vec<Range> = Vec::new();
+        for _ in 0..d.array()?.ok_or_else(indefinite)? {
+            let len = d.array()?.ok_or_else(indefinite)?;
+            let to = KeyPrefix::decode(d, ctx)?;
+            let summary = if d.datatype()? == Type::Bytes {
+                Summary::Fingerprint(Stub::decode(d, ctx)?)
+            } else {
+                Summary::decode(d, ctx)?
+            };
+            let last = ranges.last().map(|range| range.to.clone()).unwrap_or_default();
+            let from = if len > 2 { KeyPrefix::decode(d, ctx)? } else { last };
+            for _ in 3..len {
+                d.skip()?;
+            }
+            ranges.push(Range { from, to, summary });
+        }
+        Ok(ranges)
+    }
 }
 
 /// What a node has of a range.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(map)]
+#[cbor(flat)]
 pub enum Summary {
     /// Asks: entries that add up to this.
     #[n(0)]
-    Fingerprint(#[n(0)] Fingerprint),
+    Fingerprint(#[n(0)] Stub),
     /// Answers: the same as the other.
     #[n(1)]
     Same,
-    /// Answers and asks: exactly these.
+    /// Answers and asks: exactly these, in any order.
     #[n(2)]
-    Entries(#[n(0)] Vec<IndexEntry>),
-    /// Answers: of those on either list, these differ.
+    Entries(
+        #[n(0)]
+        #[cbor(with = "packed")]
+        Vec<Stub>,
+    ),
+    /// Answers [`Summary::Entries`].
     #[n(3)]
-    Differ(#[n(0)] Vec<DocumentKey>),
+    Differ {
+        /// The sender's entries that are not on the list.
+        #[n(0)]
+        entries: Vec<IndexEntry>,
+        /// Those on the list that the sender has not.
+        #[n(1)]
+        #[cbor(with = "packed")]
+        lacking: Vec<Stub>,
+    },
     /// Tells: entries that add up to this, and nothing left to do. Answered by nothing.
     #[n(4)]
     Check(#[n(0)] Fingerprint),
@@ -133,35 +216,96 @@ pub struct Fingerprint(
     pub [u8; 16],
 );
 
-/// One document of an index.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(map)]
-pub struct IndexEntry {
-    /// Which.
-    #[n(0)]
-    pub key: DocumentKey,
-    /// What it is.
-    #[n(1)]
-    pub kind: DocumentKind,
-    /// The first 16 bytes of [`crate::document::IndexState::digest`].
-    #[n(2)]
-    pub state: Fingerprint,
+impl Fingerprint {
+    /// Enough of it for a question.
+    pub fn stub(&self) -> Stub {
+        Stub::of(&self.0)
+    }
 }
 
-impl From<Digest> for Fingerprint {
-    fn from(digest: Digest) -> Self {
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest.as_bytes()[..16]);
+/// The first 8 bytes of a hash, where two that are taken for one cost no more than the next
+/// [`Summary::Check`]'s finding out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Stub(
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub [u8; 8],
+);
+
+impl Stub {
+    /// Of at least 8 bytes of a hash.
+    ///
+    /// # Panics
+    ///
+    /// Fewer.
+    pub fn of(hash: &[u8]) -> Self {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&hash[..8]);
         Self(bytes)
     }
 }
 
-/// A message of Automerge's sync protocol about one document, or a part of one.
+/// Stubs, one behind the other.
+mod packed {
+    use minicbor::{
+        Decoder, Encoder, decode::Error as DecodeError, encode::Error as EncodeError, encode::Write,
+    };
+
+    use super::Stub;
+
+    pub(super) fn encode<C, W: Write>(
+        stubs: &[Stub],
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        e.bytes(&stubs.iter().flat_map(|stub| stub.0).collect::<Vec<_>>())?.ok()
+    }
+
+    pub(super) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Vec<Stub>, DecodeError> {
+        let (stubs, rest) = d.bytes()?.as_chunks();
+        if !rest.is_empty() {
+            return Err(DecodeError::message("a part of a hash"));
+        }
+        Ok(stubs.iter().copied().map(Stub).collect())
+    }
+}
+
+/// One document of an index.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(map)]
+#[cbor(array)]
+pub struct IndexEntry {
+    /// Which.
+    #[n(0)]
+    #[cbor(with = "packed_key")]
+    pub key: DocumentKey,
+    /// What it is.
+    #[n(1)]
+    pub kind: DocumentKind,
+    /// Its newest changes, ordered; none if it is deleted. Not there if they are many.
+    #[n(2)]
+    pub heads: Option<Vec<ChangeHash>>,
+}
+
+impl IndexState {
+    /// What names a document with its heads or, if it is deleted, with what is buried.
+    pub fn stub(&self, key: &DocumentKey) -> Stub {
+        let told = if self.is_deleted() {
+            codec::encode(&self.buried)
+        } else {
+            codec::encode(&self.heads)
+        };
+        Stub::of(Digest::of(&[key.to_bytes().as_slice(), &told].concat()).as_bytes())
+    }
+}
+
+/// A message about one document, or a part of one: changes, and a message of Automerge's sync protocol.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
 pub struct DocumentMessage {
     /// Which document.
     #[n(0)]
+    #[cbor(with = "packed_key")]
     pub key: DocumentKey,
     /// What it is, so that the receiver can begin with the same skeleton.
     #[n(1)]
@@ -169,12 +313,86 @@ pub struct DocumentMessage {
     /// Changes that the receiver may lack.
     #[n(2)]
     pub changes: Vec<Chunk>,
-    /// Signed [`crate::document::Vouch`]es for them.
+    /// Vouches for them.
     #[n(3)]
-    pub vouches: Vec<Signed>,
+    pub vouches: Vec<SentVouch>,
     /// What the sender has and wants; not there while more parts follow.
     #[n(4)]
     pub advance: Option<Advance>,
+}
+
+/// A signed [`Vouch`] without what the receiver can tell from the changes that come with it.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(flat)]
+pub enum SentVouch {
+    /// All of it.
+    #[n(0)]
+    Whole(#[n(0)] Signed),
+    /// By the device that made the changes, for the newest of them in this message by its number.
+    #[n(1)]
+    Newest {
+        /// The device.
+        #[n(0)]
+        device: DeviceId,
+        /// Its start.
+        #[n(1)]
+        start: StartNonce,
+        /// Its signature.
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        signature: [u8; 64],
+    },
+    /// The same, where device and start are those of an earlier [`SentVouch::Newest`] of this frame.
+    #[n(2)]
+    Again {
+        /// Which of those, from 0.
+        #[n(0)]
+        start: u32,
+        /// The signature.
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        signature: [u8; 64],
+    },
+}
+
+impl SentVouch {
+    /// The shortest form for a vouch that is sent with changes of which `newest` is its actor's last.
+    pub fn new(vouch: &Vouch, signed: &Signed, newest: Option<(u64, ChangeHash)>) -> Self {
+        let short = vouch.device == signed.author
+            && newest == Some((vouch.seq, vouch.hash))
+            && codec::encode(vouch) == signed.bytes;
+        if short {
+            let (device, start, signature) = (vouch.device, vouch.start, signed.signature);
+            Self::Newest { device, start, signature }
+        } else {
+            Self::Whole(signed.clone())
+        }
+    }
+
+    /// Names a start by its number if it is among those that this frame named already.
+    pub fn shorten(&mut self, starts: &mut Vec<(DeviceId, StartNonce)>) {
+        if let Self::Newest { device, start, signature } = self {
+            let named = (*device, *start);
+            match starts.iter().position(|start| *start == named).map(u32::try_from) {
+                Some(Ok(start)) => *self = Self::Again { start, signature: *signature },
+                Some(Err(_)) | None => starts.push(named),
+            }
+        }
+    }
+
+    /// The opposite of [`SentVouch::shorten`]. None if there is no such start.
+    #[must_use]
+    pub fn lengthen(self, starts: &mut Vec<(DeviceId, StartNonce)>) -> Option<Self> {
+        match &self {
+            Self::Whole(_) => {}
+            Self::Newest { device, start, .. } => starts.push((*device, *start)),
+            Self::Again { start, signature } => {
+                let (device, start) = *starts.get(usize::try_from(*start).ok()?)?;
+                return Some(Self::Newest { device, start, signature: *signature });
+            }
+        }
+        Some(self)
+    }
 }
 
 /// A change as Automerge writes it: a change chunk, deflated or not.
@@ -188,20 +406,20 @@ pub struct Chunk(
 
 /// What the sender has and wants.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(map)]
+#[cbor(array)]
 pub struct Advance {
-    /// Its newest changes.
+    /// Whether the sender has not heard from the receiver about this document and waits for it.
     #[n(0)]
-    pub heads: Vec<ChangeHash>,
+    pub asks: bool,
     /// Changes that it asks for by hash.
     #[n(1)]
     pub need: Vec<ChangeHash>,
-    /// A summary of what it has, by which the receiver knows what it lacks.
+    /// Its newest changes. Not there: those of the changes in this message on which no other depends.
     #[n(2)]
-    pub have: Option<Have>,
-    /// Whether the sender has not heard from the receiver about this document and waits for it.
+    pub heads: Option<Vec<ChangeHash>>,
+    /// A summary of what it has, by which a receiver that does not know its heads knows what it lacks.
     #[n(3)]
-    pub asks: bool,
+    pub have: Option<Have>,
 }
 
 /// A summary of changes.
@@ -230,12 +448,19 @@ mod tests {
             key,
             kind: DocumentKind::NOTE,
             changes: vec![Chunk(vec![1, 2, 3])],
-            vouches: vec![],
+            vouches: vec![
+                SentVouch::Newest {
+                    device: DeviceId::from_bytes([5; 32]),
+                    start: StartNonce([6; 16]),
+                    signature: [7; 64],
+                },
+                SentVouch::Again { start: 0, signature: [8; 64] },
+            ],
             advance: Some(Advance {
-                heads: vec![ChangeHash([3; 32])],
-                need: vec![],
-                have: Some(Have { last_sync: vec![], bloom: vec![9; 4] }),
                 asks: true,
+                need: vec![],
+                heads: Some(vec![ChangeHash([3; 32])]),
+                have: Some(Have { last_sync: vec![], bloom: vec![9; 4] }),
             }),
         }])
     }
@@ -243,12 +468,55 @@ mod tests {
     #[test]
     fn round_trips() {
         assert_eq!(SyncMessage::decode(&message().encode()), Ok(message()));
-        let range = |summary| Range { from: KeyPrefix(vec![]), to: KeyPrefix(vec![8]), summary };
+        let range = |from: &[u8], to: &[u8], summary| Range {
+            from: KeyPrefix(from.to_vec()),
+            to: KeyPrefix(to.to_vec()),
+            summary,
+        };
+        let entry = IndexEntry {
+            key: DocumentKey { document: DocumentId::from_bytes([2; 16]), epoch: 3 },
+            kind: DocumentKind::NOTE,
+            heads: None,
+        };
         let ranges = SyncMessage::Ranges(vec![
-            range(Summary::Same),
-            range(Summary::Check(Fingerprint([4; 16]))),
+            range(&[], &[8], Summary::Same),
+            range(&[8], &[9], Summary::Fingerprint(Stub([4; 8]))),
+            range(&[9, 1], &[9, 2], Summary::Entries(vec![Stub([4; 8])])),
+            range(&[9, 2], &[], Summary::Differ { entries: vec![entry], lacking: vec![] }),
+            range(&[], &[], Summary::Check(Fingerprint([4; 16]))),
         ]);
         assert_eq!(SyncMessage::decode(&ranges.encode()), Ok(ranges));
+    }
+
+    #[test]
+    fn a_part_of_a_range_takes_thirteen_bytes() {
+        let range = |at: u8| Range {
+            from: KeyPrefix(vec![at, 0]),
+            to: KeyPrefix(vec![at + 1, 0]),
+            summary: Summary::Fingerprint(Stub([4; 8])),
+        };
+        let ranges = |count| SyncMessage::Ranges((0..count).map(range).collect()).encode().len();
+        assert_eq!(ranges(20) - ranges(10), 130);
+    }
+
+    #[test]
+    fn starts_are_named_once() {
+        let vouch = |start| SentVouch::Newest {
+            device: DeviceId::from_bytes([5; 32]),
+            start: StartNonce([start; 16]),
+            signature: [start; 64],
+        };
+        let long = [vouch(1), vouch(2), vouch(1), vouch(2)];
+        let mut starts = Vec::new();
+        let short = long.clone().map(|mut vouch| {
+            vouch.shorten(&mut starts);
+            vouch
+        });
+        assert!(matches!(short[3], SentVouch::Again { start: 1, .. }));
+        let mut starts = Vec::new();
+        assert_eq!(short.map(|vouch| vouch.lengthen(&mut starts)), long.map(Some));
+        let stray = SentVouch::Again { start: 9, signature: [0; 64] };
+        assert_eq!(stray.lengthen(&mut starts), None);
     }
 
     proptest! {

@@ -1,11 +1,7 @@
 //! An exchange: one document's side of Automerge's sync protocol with one peer.
 
 use automerge::sync::{BloomFilter, Message, MessageVersion, State, SyncDoc as _};
-use weft_protocol::{
-    document::ChangeHash,
-    id::Digest,
-    sync::Have,
-};
+use weft_protocol::{document::ChangeHash, id::Digest, sync::Have};
 
 use super::{Change, Document, DocumentError, catch, refused};
 
@@ -14,6 +10,9 @@ const HASHES_MAX: usize = 8_192;
 
 /// The most messages that bring nothing new before an exchange is let rest.
 const IDLE_ROUNDS_MAX: u32 = 8;
+
+/// How many changes are taken back in the search for what a peer has.
+const OLDER_MAX: usize = 16;
 
 /// What is known of the peer's copy.
 #[derive(Clone, Debug)]
@@ -114,6 +113,21 @@ impl Exchange {
 }
 
 impl Document {
+    /// The heads that this document had before its newest changes, one change after the other, as far as
+    /// each was made when there was one head.
+    pub(crate) fn older_heads(&self) -> Vec<Vec<ChangeHash>> {
+        let mut older: Vec<Vec<ChangeHash>> = Vec::new();
+        let mut heads = self.heads();
+        while let [head] = heads[..]
+            && older.len() < OLDER_MAX
+            && let Some(change) = self.inner.get_change_meta_by_hash(&automerge::ChangeHash(head.0))
+        {
+            heads = sorted(&change.deps);
+            older.push(heads.clone());
+        }
+        older
+    }
+
     /// What to tell the peer. `held` are changes that came and are not applied, with the
     /// dependencies that they lack; those are asked for.
     pub(crate) fn next_message(
@@ -156,7 +170,8 @@ impl Document {
                 .map_err(|error| DocumentError::Damaged(error.to_string()))?;
             changes.extend(Change::from_inner(change));
         }
-        let mut said = weft_protocol::codec::encode(&(&told.heads, &told.need, &told.have, told.asks));
+        let mut said =
+            weft_protocol::codec::encode(&(&told.heads, &told.need, &told.have, told.asks));
         said.extend(changes.iter().flat_map(|change| change.hash().0));
         let said = Some(Digest::of(&said));
         if exchange.said == said || exchange.idle_rounds > IDLE_ROUNDS_MAX {

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use weft_protocol::{
     codec,
-    document::{Clock, DocumentKey, DocumentKind},
-    id::Digest,
+    document::{ChangeHash, Clock, DocumentKey, DocumentKind, StartNonce, Vouch},
+    id::{ActorId, DeviceId, Digest},
     signed::Signed,
     sync::{
-        ASSEMBLED_BYTES_MAX, Advance, DocumentMessage, Fingerprint, KeyPrefix, MESSAGE_BYTES_GOAL,
-        Range, Summary, SyncMessage,
+        ASSEMBLED_BYTES_MAX, Advance, DocumentMessage, Fingerprint, IndexEntry, KeyPrefix,
+        MESSAGE_BYTES_GOAL, Range, SentVouch, Stub, Summary, SyncMessage,
     },
 };
 
-use super::index::Entry;
-use crate::document::{Change, Exchange};
+use super::index::{Entry, Want};
+use crate::document::{Change, ChunkError, Exchange, exchange::Told};
 
 /// How many documents a session works on at a time of its own accord. Each is loaded when it is
 /// spoken of, and has at most one message under way.
@@ -36,7 +36,7 @@ pub(super) struct Assembled {
     pub(super) kind: DocumentKind,
     pub(super) changes: Vec<Change>,
     pub(super) vouches: Vec<Signed>,
-    pub(super) advance: Advance,
+    pub(super) told: Told,
     /// Bytes of the changes.
     pub(super) bytes: usize,
 }
@@ -46,23 +46,15 @@ pub(super) struct Assembled {
 struct Partial {
     key: DocumentKey,
     changes: Vec<Change>,
-    vouches: Vec<Signed>,
+    vouches: Vec<SentVouch>,
     budget: usize,
-}
-
-/// A document that is to be started.
-#[derive(Debug)]
-pub(super) struct Want {
-    pub(super) kind: DocumentKind,
-    /// The peer has nothing of it.
-    pub(super) lacks: bool,
 }
 
 /// One peer.
 #[derive(Debug)]
 pub(super) struct Session {
-    /// Ranges about which the peer has yet to say something, in order.
-    unresolved: Vec<(KeyPrefix, KeyPrefix)>,
+    /// Ranges about which the peer has yet to say something, by their first key.
+    unresolved: BTreeMap<KeyPrefix, KeyPrefix>,
     pub(super) wanted: BTreeMap<DocumentKey, Want>,
     /// A document that is in none of `exchanges`, `wanted`, `differs` and `unresolved` is the same
     /// on both sides, and both know.
@@ -87,13 +79,14 @@ pub(super) struct Session {
     tombstones: Vec<Signed>,
     gone: BTreeSet<DocumentKey>,
     documents: Vec<DocumentMessage>,
+    took: Vec<Stub>,
     rest: BTreeSet<DocumentKey>,
 }
 
 impl Session {
     pub(super) fn new() -> Self {
         Self {
-            unresolved: vec![Default::default()],
+            unresolved: [Default::default()].into(),
             wanted: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             differs: BTreeSet::new(),
@@ -110,26 +103,31 @@ impl Session {
             tombstones: Vec::new(),
             gone: BTreeSet::new(),
             documents: Vec::new(),
+            took: Vec::new(),
             rest: BTreeSet::new(),
         }
     }
 
-    /// Takes a range of the peer's as an answer. False if nothing was asked about it.
+    /// Takes a range of the peer's as an answer, to one question or to several of which each begins where
+    /// the one before ends. False if nothing was asked about it.
     pub(super) fn resolve(&mut self, range: &Range) -> bool {
-        let ends_within =
-            |to: &KeyPrefix| to.0.is_empty() || (!range.to.0.is_empty() && range.to <= *to);
-        let found = self.unresolved.iter().position(|(from, to)| {
-            *from == range.from
-                && ends_within(to)
-                && (range.to.0.is_empty() || range.from < range.to)
-        });
-        let Some(at) = found else { return false };
-        if self.unresolved[at].1 == range.to {
-            self.unresolved.remove(at);
-        } else {
-            self.unresolved[at].0 = range.to.clone();
+        let ends_before =
+            |to: &KeyPrefix| !to.0.is_empty() && (range.to.0.is_empty() || *to < range.to);
+        let mut from = range.from.clone();
+        if !range.to.0.is_empty() && from >= range.to {
+            return false;
         }
-        true
+        loop {
+            let Some(to) = self.unresolved.remove(&from) else { return false };
+            if to == range.to {
+                return true;
+            }
+            if !ends_before(&to) {
+                self.unresolved.insert(range.to.clone(), to);
+                return true;
+            }
+            from = to;
+        }
     }
 
     /// Sends ranges, and expects answers to those that ask.
@@ -137,12 +135,22 @@ impl Session {
         for range in ranges {
             let asks = match range.summary {
                 Summary::Fingerprint(_) | Summary::Entries(_) => true,
-                Summary::Same | Summary::Differ(_) | Summary::Check(_) => false,
+                Summary::Same | Summary::Differ { .. } | Summary::Check(_) => false,
             };
             if asks && self.unresolved.len() < UNRESOLVED_MAX {
-                self.unresolved.push((range.from.clone(), range.to.clone()));
+                self.unresolved.insert(range.from.clone(), range.to.clone());
             }
-            self.ranges.push(range);
+            match self.ranges.last_mut() {
+                Some(last)
+                    if last.summary == Summary::Same
+                        && range.summary == Summary::Same
+                        && last.to == range.from
+                        && !range.from.0.is_empty() =>
+                {
+                    last.to = range.to;
+                }
+                Some(_) | None => self.ranges.push(range),
+            }
         }
     }
 
@@ -156,12 +164,9 @@ impl Session {
 
     /// Whether the peer has yet to say something about a range that this is in.
     fn is_compared(&self, key: &DocumentKey) -> bool {
-        let bytes = key.to_bytes();
-        let within = |(from, to): &(KeyPrefix, KeyPrefix)| {
-            bytes.as_slice() >= from.0.as_slice()
-                && (to.0.is_empty() || bytes.as_slice() < to.0.as_slice())
-        };
-        self.unresolved.iter().any(within)
+        let key = KeyPrefix(key.to_bytes().to_vec());
+        let last = self.unresolved.range(..=&key).next_back();
+        last.is_some_and(|(_, to)| to.0.is_empty() || key < *to)
     }
 
     /// Ends an exchange: both have the same, and know.
@@ -173,12 +178,24 @@ impl Session {
         }
     }
 
-    /// Takes the documents that the peer found to differ when it was told of an earlier moment.
-    pub(super) fn differ(&mut self, keys: Vec<DocumentKey>) {
+    /// Takes what differed when one side told the other of an earlier moment: what is started here, and
+    /// what the peer starts.
+    pub(super) fn differ(&mut self, start: Vec<(DocumentKey, Want)>, keys: Vec<DocumentKey>) {
+        for (key, want) in start {
+            if !self.exchanges.contains_key(&key) && !self.met.contains(&key) {
+                self.wanted.insert(key, want);
+            }
+        }
         self.differs.extend(keys.into_iter().filter(|key| !self.met.contains(key)));
         if self.unresolved.is_empty() {
             self.met.clear();
         }
+    }
+
+    /// Both have the same of everything.
+    pub(super) fn meet(&mut self, total: Fingerprint) -> bool {
+        self.differs.clear();
+        self.synced.replace(total) != Some(total)
     }
 
     /// Gives up on a document until one of the copies changes.
@@ -198,7 +215,8 @@ impl Session {
     pub(super) fn assemble(
         &mut self,
         message: DocumentMessage,
-    ) -> Result<Option<Assembled>, crate::document::ChunkError> {
+        starts: &mut Vec<(DeviceId, StartNonce)>,
+    ) -> Result<Option<Assembled>, ChunkError> {
         let key = message.key;
         let mut partial =
             self.partial.take().filter(|partial| partial.key == key).unwrap_or(Partial {
@@ -207,25 +225,41 @@ impl Session {
                 vouches: vec![],
                 budget: ASSEMBLED_BYTES_MAX,
             });
+        let vouches: Vec<_> =
+            message.vouches.into_iter().filter_map(|vouch| vouch.lengthen(starts)).collect();
         for chunk in &message.changes {
             partial.changes.push(Change::parse(&chunk.0, &mut partial.budget)?);
         }
-        partial.vouches.extend(message.vouches);
+        partial.vouches.extend(vouches);
         partial.vouches.truncate(VOUCHES_MAX);
-        Ok(match message.advance {
-            None => {
-                self.partial = Some(partial);
-                None
+        let Some(advance) = message.advance else {
+            self.partial = Some(partial);
+            return Ok(None);
+        };
+        let Partial { changes, vouches, budget, .. } = partial;
+        let newest = newest(&changes);
+        let open = |vouch: SentVouch| match vouch {
+            SentVouch::Whole(signed) => Some(signed),
+            SentVouch::Newest { device, start, signature } => {
+                let (seq, hash) = *newest.get(&ActorId::of(&device, &start))?;
+                let vouch = Vouch { key, device, start, seq, hash };
+                Some(Signed { bytes: codec::encode(&vouch), author: device, signature })
             }
-            Some(advance) => Some(Assembled {
-                key,
-                kind: message.kind,
-                changes: partial.changes,
-                vouches: partial.vouches,
-                advance,
-                bytes: ASSEMBLED_BYTES_MAX - partial.budget,
-            }),
-        })
+            SentVouch::Again { .. } => None,
+        };
+        Ok(Some(Assembled {
+            key,
+            kind: message.kind,
+            vouches: vouches.into_iter().filter_map(open).collect(),
+            told: Told {
+                heads: advance.heads.unwrap_or_else(|| tips(&changes)),
+                need: advance.need,
+                have: advance.have,
+                asks: advance.asks,
+            },
+            changes,
+            bytes: ASSEMBLED_BYTES_MAX - budget,
+        }))
     }
 
     /// Keeps a message until its document is free. False if there are too many.
@@ -251,15 +285,18 @@ impl Session {
         message
     }
 
-    /// Sends a document's tombstones unless the peer knows of what they bury.
-    pub(super) fn say_graves(&mut self, key: &DocumentKey, entry: &Entry) {
+    /// Sends a document's tombstones unless the peer knows of what they bury. Whether it did.
+    pub(super) fn say_graves(&mut self, key: &DocumentKey, entry: &Entry) -> bool {
         let buried = Digest::of(&codec::encode(&entry.state.buried));
-        if !entry.graves.is_empty() && self.graves_told.insert(*key, buried) != Some(buried) {
+        let says =
+            !entry.graves.is_empty() && self.graves_told.insert(*key, buried) != Some(buried);
+        if says {
             self.tombstones.extend(entry.graves.iter().cloned());
             if entry.state.is_deleted() {
                 self.gone.insert(*key);
             }
         }
+        says
     }
 
     /// Sends a document's tombstones, and that nothing is left of it here, though the peer may know.
@@ -268,6 +305,23 @@ impl Session {
             self.graves_told.remove(key);
             self.say_graves(key, entry);
         }
+    }
+
+    /// Ends what is under way about a document that is deleted here. The peer's answer to the tombstones
+    /// ends it there, and here if it has nothing left either.
+    pub(super) fn bury(&mut self, key: &DocumentKey, entry: &Entry) {
+        self.exchanges.remove(key);
+        self.wanted.remove(key);
+        if self.say_graves(key, entry) {
+            self.differs.insert(*key);
+        } else {
+            self.say_took(key, entry);
+        }
+    }
+
+    /// Says that a document is here as the peer told it.
+    pub(super) fn say_took(&mut self, key: &DocumentKey, entry: &Entry) {
+        self.took.push(entry.state.stub(key));
     }
 
     /// Notes what the peer itself said is buried.
@@ -281,8 +335,8 @@ impl Session {
         key: DocumentKey,
         kind: &DocumentKind,
         changes: &[Change],
-        vouches: Vec<Signed>,
-        advance: Advance,
+        vouches: Vec<(&Vouch, &Signed)>,
+        told: Told,
     ) {
         let part = || DocumentMessage {
             key,
@@ -301,15 +355,23 @@ impl Session {
             size += chunk.0.len();
             last.changes.push(chunk);
         }
-        for vouch in vouches {
+        let newest = newest(changes);
+        for (vouch, signed) in vouches {
             if size > 0 && size + SIGNED_BYTES > MESSAGE_BYTES_GOAL {
                 self.documents.push(std::mem::replace(&mut last, part()));
                 size = 0;
             }
             size += SIGNED_BYTES;
-            last.vouches.push(vouch);
+            let newest = newest.get(&vouch.actor()).copied();
+            last.vouches.push(SentVouch::new(vouch, signed, newest));
         }
-        last.advance = Some(advance);
+        let implied = !changes.is_empty() && tips(changes) == told.heads;
+        last.advance = Some(Advance {
+            asks: told.asks,
+            need: told.need,
+            heads: (!implied).then_some(told.heads),
+            have: told.have,
+        });
         self.documents.push(last);
     }
 
@@ -320,6 +382,12 @@ impl Session {
             && self.exchanges.is_empty()
             && self.inbox.is_empty()
             && self.partial.is_none()
+    }
+
+    /// Whether nothing is under way and all is known to be the same.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.is_idle() && self.differs.is_empty() && self.lacks.is_empty() && self.met.is_empty()
     }
 
     /// Tells the peer the total, once.
@@ -347,7 +415,14 @@ impl Session {
         if let Some(SyncMessage::Tombstones { gone: named, .. }) = messages.last_mut() {
             *named = gone;
         }
-        pack(std::mem::take(&mut self.documents), bytes, SyncMessage::Documents, &mut messages);
+        let documents = |mut documents: Vec<DocumentMessage>| {
+            let mut starts = Vec::new();
+            let vouches = documents.iter_mut().flat_map(|document| &mut document.vouches);
+            vouches.for_each(|vouch| vouch.shorten(&mut starts));
+            SyncMessage::Documents(documents)
+        };
+        pack(std::mem::take(&mut self.documents), bytes, documents, &mut messages);
+        pack(std::mem::take(&mut self.took), |_| 8, SyncMessage::Took, &mut messages);
         pack(rest, |_| 24, SyncMessage::Rest, &mut messages);
         pack(checks, range_bytes, SyncMessage::Ranges, &mut messages);
         messages
@@ -357,10 +432,34 @@ impl Session {
 /// What a signed vouch takes at most on the wire.
 const SIGNED_BYTES: usize = 280;
 
+/// Each actor's newest change of these: its number and its name.
+fn newest(changes: &[Change]) -> BTreeMap<ActorId, (u64, ChangeHash)> {
+    let mut newest = BTreeMap::new();
+    for change in changes {
+        let last = newest.entry(change.actor()).or_insert((0, change.hash()));
+        *last = (*last).max((change.seq(), change.hash()));
+    }
+    newest
+}
+
+/// Those on which no other depends, ordered.
+fn tips(changes: &[Change]) -> Vec<ChangeHash> {
+    let mut tips: BTreeSet<_> = changes.iter().map(Change::hash).collect();
+    for change in changes {
+        for dep in change.deps() {
+            tips.remove(dep);
+        }
+    }
+    tips.into_iter().collect()
+}
+
 fn range_bytes(range: &Range) -> usize {
     64 + match &range.summary {
-        Summary::Entries(entries) => entries.len() * 88,
-        Summary::Differ(keys) => keys.len() * 28,
+        Summary::Entries(stubs) => stubs.len() * 8,
+        Summary::Differ { entries, lacking } => {
+            let heads = |entry: &IndexEntry| entry.heads.as_ref().map_or(0, Vec::len);
+            entries.iter().map(|entry| 64 + heads(entry) * 34).sum::<usize>() + lacking.len() * 8
+        }
         Summary::Fingerprint(_) | Summary::Same | Summary::Check(_) => 0,
     }
 }
@@ -369,7 +468,7 @@ fn bytes(message: &DocumentMessage) -> usize {
     let advance = message.advance.as_ref().map_or(0, |advance| {
         let have =
             advance.have.as_ref().map_or(0, |have| have.bloom.len() + have.last_sync.len() * 36);
-        have + (advance.heads.len() + advance.need.len()) * 36
+        have + (advance.heads.as_ref().map_or(0, Vec::len) + advance.need.len()) * 36
     });
     let changes: usize = message.changes.iter().map(|chunk| chunk.0.len() + 8).sum();
     96 + advance + changes + message.vouches.len() * SIGNED_BYTES
