@@ -2,9 +2,13 @@
 //!
 //! Each record names the digest of the one before it, so that a change, a gap or a swap shows. An
 //! intent stands before the effect, an outcome after it; neither is ever changed. Each start of a
-//! node opens a segment that names the head before it.
+//! node opens a segment that names the head before it. Each record is signed; a checkpoint's signature
+//! also covers those of the records since the one before it in its segment, so that a long chain is
+//! checked by hashes and one signature in a hundred.
 
-use minicbor::{Decode, Encode};
+use std::time::Duration;
+
+use minicbor::{Decode, Decoder, Encode};
 
 use crate::{
     decision::{Decision, Point},
@@ -21,6 +25,9 @@ pub const RECORD_BYTES_MAX: usize = 4 << 10;
 
 /// A checkpoint follows after so many records at the latest.
 pub const CHECKPOINT_RECORDS: u64 = 100;
+
+/// A checkpoint follows after so long at the latest, where there is a record for it to cover.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 
 /// The newest record of a chain.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
@@ -113,7 +120,9 @@ pub enum Body {
         /// Which start.
         #[n(0)]
         boot: BootId,
-        /// A later head that another device had countersigned: the disk had lost records.
+        /// A head of this chain that another device had countersigned and this disk does not hold: it
+        /// was set back. Where that head is ahead, this record stands right behind it, and those
+        /// between are missing.
         #[n(1)]
         recovered: Option<Head>,
     },
@@ -129,7 +138,7 @@ pub enum Body {
         /// The step.
         #[n(2)]
         step: StepId,
-        /// The other side: the executor where this is the owner, else the owner.
+        /// The other side: the executor where this device asks, else the device that asks.
         #[n(3)]
         device: DeviceId,
         /// The agent.
@@ -147,6 +156,9 @@ pub enum Body {
         /// Which rules.
         #[n(8)]
         policy: Digest,
+        /// Whose run it is.
+        #[n(9)]
+        owner: DeviceId,
     },
     /// How it ended.
     #[n(2)]
@@ -169,7 +181,11 @@ pub enum Body {
     },
     /// All before this is bound by one signature.
     #[n(3)]
-    Checkpoint,
+    Checkpoint {
+        /// The hash of the signatures of the records since the last checkpoint of this segment.
+        #[n(0)]
+        signatures: Digest,
+    },
     /// A statement of the trust graph was learned or made.
     #[n(4)]
     Trust {
@@ -191,16 +207,66 @@ pub enum Body {
         #[n(0)]
         count: u64,
     },
+    /// What was to stand here was more than a disk takes: nothing that belonged to it was written.
+    #[n(7)]
+    Withdrawn,
+}
+
+/// What of a [`Body`] decides how a chain goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BodyKind {
+    /// It begins a segment.
+    Segment,
+    /// It covers the signatures before it.
+    Checkpoint,
+    /// Anything else, also what a later release adds.
+    Other,
+}
+
+/// What chains a record to the one before it, read without the rest of it.
+///
+/// It decodes from the bytes of a [`Record`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Decode)]
+#[cbor(map)]
+pub struct Link {
+    /// Which start of the node wrote it.
+    #[n(0)]
+    pub segment: SegmentId,
+    /// Its place within the segment, from 0.
+    #[n(1)]
+    pub sequence: u64,
+    /// Its place in the whole chain, from 0.
+    #[n(2)]
+    pub position: u64,
+    /// The record before it.
+    #[n(3)]
+    pub previous: Option<Digest>,
+    /// What kind of thing it says.
+    #[n(5)]
+    #[cbor(decode_with = "body_kind")]
+    pub kind: BodyKind,
+}
+
+/// Reads the number of a [`Body`]'s variant and passes over its fields.
+fn body_kind<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<BodyKind, minicbor::decode::Error> {
+    d.array()?;
+    let kind = match d.u32()? {
+        0 => BodyKind::Segment,
+        3 => BodyKind::Checkpoint,
+        _ => BodyKind::Other,
+    };
+    d.skip()?;
+    Ok(kind)
 }
 
 /// A message of `/weft/audit/1`.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 #[cbor(map)]
 pub enum AuditMessage {
-    /// My newest head that is on disk, signed by me.
+    /// My newest head that is on disk: a [`SignedHead`](crate::witness::SignedHead).
     #[n(0)]
     Head(#[n(0)] Signed),
-    /// Your head, countersigned by me.
+    /// Your head, countersigned by me: a [`Witness`](crate::witness::Witness).
     #[n(1)]
     Witness(#[n(0)] Signed),
     /// Send me records of that device from that position on.
@@ -226,4 +292,39 @@ pub enum AuditMessage {
         #[n(2)]
         records: Vec<Signed>,
     },
+    /// Two heads that show a chain to be forked: a [`Fork`](crate::witness::Fork).
+    #[n(4)]
+    Fork(#[n(0)] Signed, #[n(1)] Signed),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    #[test]
+    fn a_link_is_read_from_every_kind_of_record() {
+        let bodies = [
+            (
+                Body::Segment { boot: BootId { counter: 1, random: 2 }, recovered: None },
+                BodyKind::Segment,
+            ),
+            (Body::Checkpoint { signatures: Digest::of(b"") }, BodyKind::Checkpoint),
+            (Body::Operator { action: "device revoke".into() }, BodyKind::Other),
+            (Body::Withdrawn, BodyKind::Other),
+        ];
+        for (body, kind) in bodies {
+            let record = Record {
+                segment: SegmentId::from_bytes([1; 16]),
+                sequence: 2,
+                position: 3,
+                previous: Some(Digest::of(b"before")),
+                time: WallTime::from_unix_millis(-4),
+                body,
+            };
+            let Record { segment, sequence, position, previous, .. } = record;
+            let link = codec::decode(&codec::encode(&record), RECORD_BYTES_MAX);
+            assert_eq!(link, Ok(Link { segment, sequence, position, previous, kind }));
+        }
+    }
 }

@@ -25,6 +25,7 @@ pub mod decision;
 pub mod host_call;
 pub mod run;
 pub mod audit;
+pub mod witness;
 
 pub mod document;
 pub mod sync;

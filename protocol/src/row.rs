@@ -89,6 +89,54 @@ pub enum Write {
     Delete(Row),
 }
 
+/// The longest scope and the longest name, in bytes: ids and hashes are 32, file names at most 255.
+pub const NAME_BYTES_MAX: usize = 4_096;
+
+/// The longest value, in bytes: what a sync message may carry.
+pub const VALUE_BYTES_MAX: usize = 16 << 20;
+
+/// A row that no store takes.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("write a row of table {table}: {what} has {len} bytes, at most {max} are taken")]
+pub struct TooLarge {
+    /// Where it was to lie.
+    pub table: Table,
+    /// Which part is too large.
+    pub what: &'static str,
+    /// Its length in bytes.
+    pub len: usize,
+    /// The limit in bytes.
+    pub max: usize,
+}
+
+impl Write {
+    /// Checks that a store takes this: the one rule for whoever asks and for whoever writes.
+    ///
+    /// # Errors
+    ///
+    /// A part of the row is too large.
+    pub fn check(&self) -> Result<(), TooLarge> {
+        let (row, value): (&Row, &[u8]) = match self {
+            Self::Put(row, value) => (row, value),
+            Self::Delete(row) => (row, &[]),
+        };
+        let name = match &row.item {
+            Item::Named(name) => name.len(),
+            Item::Numbered(_) => 0,
+        };
+        for (what, len, max) in [
+            ("its scope", row.scope.len(), NAME_BYTES_MAX),
+            ("its name", name, NAME_BYTES_MAX),
+            ("its value", value.len(), VALUE_BYTES_MAX),
+        ] {
+            if len > max {
+                return Err(TooLarge { table: row.table, what, len, max });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// When a batch counts as persisted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Durability {

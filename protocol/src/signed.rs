@@ -24,6 +24,8 @@ pub enum Domain {
     Presence,
     /// An audit record.
     Audit,
+    /// The newest record of an audit chain, by whose chain it is.
+    Head,
     /// A countersignature of an audit head.
     Witness,
     /// A person's yes.
@@ -41,6 +43,7 @@ impl Domain {
             Self::Tombstone => b"weft tombstone v1",
             Self::Presence => b"weft presence v1",
             Self::Audit => b"weft audit v1",
+            Self::Head => b"weft head v1",
             Self::Witness => b"weft witness v1",
             Self::Consent => b"weft consent v1",
             Self::Policy => b"weft policy v1",

@@ -1,23 +1,36 @@
 //! Heads of audit chains: shown to other devices, countersigned, and held against each other.
 //!
-//! A device shows its newest head that is on disk. Whoever sees it signs it back and keeps it, so that a
-//! chain that is rewritten, cut or forked afterwards is named by the others.
+//! A device signs and shows its newest head that is on disk. Whoever sees it signs that back and keeps
+//! it, so that a chain that is rewritten, cut or forked afterwards is named by the others. A device that
+//! is shown a head of its own that it lacks was set back, and owns up to it in its chain; two heads for
+//! one place of a segment are a fork, whose proof is kept and goes to all devices.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use weft_protocol::{
-    audit::{AuditMessage, Head, RECORD_BYTES_MAX},
+    audit::{AuditMessage, Head},
     codec,
     id::DeviceId,
     row::{Item, ReadError, Row, Rows, Table, Write},
-    signed::{Domain, Signed},
+    signed::Signed,
     time::Timestamp,
+    witness::{Fork, SignedHead, WITNESS_BYTES_MAX, Witness},
 };
 
-use crate::audit::Chain;
+use crate::audit::{self, Chain};
 
 /// Heads are shown at most so often: a burst of records is one head.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
+
+/// So many heads of each other device are held against what is said of its chain: the last minute of a
+/// busy one.
+const RECENT_MAX: usize = 64;
+
+/// The row of a chain's scope that holds the proof of its being forked.
+const FORK: &[u8] = b"fork";
 
 /// What came of a message.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -26,6 +39,11 @@ pub struct Seen {
     pub writes: Vec<Write>,
     /// To answer.
     pub answer: Option<AuditMessage>,
+    /// A chain is forked, which was not known here: all other devices are to be told.
+    pub fork: Option<Fork>,
+    /// A head of this device's own chain that its disk has lost: the chain must own up to it
+    /// ([`Chain::recover`]) in the transaction of the writes.
+    pub lost: Option<Head>,
     /// What a person should know.
     pub warning: Option<String>,
 }
@@ -34,33 +52,54 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Witnesses {
     me: DeviceId,
-    /// The newest head of each other device that was seen here.
-    others: BTreeMap<DeviceId, Head>,
+    /// The furthest head of each other device that was seen here.
+    others: BTreeMap<DeviceId, SignedHead>,
+    /// The last heads of each other device that were seen here since the start.
+    recent: BTreeMap<DeviceId, VecDeque<SignedHead>>,
+    /// The furthest head of this device that each other device countersigned.
+    mine: BTreeMap<DeviceId, Head>,
+    /// Lost heads that the chain has owned up to since the start.
+    recovered: Vec<Head>,
+    /// The chains that are forked.
+    forks: BTreeMap<DeviceId, Fork>,
     /// The head that is being made durable, or was.
     asked: Option<Head>,
     asked_at: Timestamp,
     /// The newest head that is on disk for sure: only this one leaves the device.
-    durable: Option<Head>,
+    durable: Option<SignedHead>,
 }
 
 impl Witnesses {
-    /// Reads what was seen before.
+    /// Reads what was seen before. What does not hold is passed over; [`witnessed`] names it.
     ///
     /// # Errors
     ///
     /// The rows cannot be read.
     pub fn open(me: DeviceId, rows: &dyn Rows) -> Result<Self, ReadError> {
-        let mut others = BTreeMap::new();
+        let (mut others, mut mine, mut forks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (row, bytes) in rows.scan_table(Table::Witness)? {
-            if row.scope == me.as_bytes() || row.item != Item::Named(me.as_bytes().to_vec()) {
-                continue;
-            }
-            let Ok(signed) = codec::decode::<Signed>(&bytes, RECORD_BYTES_MAX) else { continue };
-            if let Ok(head) = signed.open::<Head>(Domain::Witness, RECORD_BYTES_MAX) {
-                others.insert(head.device, head);
+            if row.item == Item::Named(FORK.to_vec()) {
+                forks.extend(Fork::decode(&bytes).map(|fork| (fork.device(), fork)));
+            } else if let Some(witness) = read(&row.scope, &row.item, &bytes) {
+                let head = *witness.head().head();
+                if head.device == me {
+                    mine.insert(witness.by(), head);
+                } else if witness.by() == me {
+                    others.insert(head.device, witness.head().clone());
+                }
             }
         }
-        Ok(Self { me, others, asked: None, asked_at: Timestamp::ZERO, durable: None })
+        Ok(Self {
+            me,
+            others,
+            recent: BTreeMap::new(),
+            mine,
+            recovered: Vec::new(),
+            forks,
+            asked: None,
+            asked_at: Timestamp::ZERO,
+            durable: None,
+        })
     }
 
     /// Whether the chain has a head that was not shown yet, and when it may be.
@@ -81,179 +120,209 @@ impl Witnesses {
 
     /// A head is on disk, with all before it. Gives what to tell all devices.
     pub fn synced(&mut self, head: Head, chain: &Chain) -> AuditMessage {
-        self.durable = Some(head);
-        AuditMessage::Head(chain.countersign(&head))
+        let head = self.durable.insert(chain.sign(head));
+        AuditMessage::Head(head.signed().clone())
     }
 
-    /// This device's newest head that is on disk, for a device that came.
-    pub fn own(&self, chain: &Chain) -> Option<AuditMessage> {
-        Some(AuditMessage::Head(chain.countersign(&self.durable?)))
+    /// What to say to a device that came: the furthest heads that were seen here, of its chain first,
+    /// the proofs of forks, and this device's own head.
+    pub fn greeting(&self, device: &DeviceId, chain: &Chain) -> Vec<AuditMessage> {
+        let its = self.others.get(device);
+        let others = self.others.iter().filter(|(of, _)| *of != device).map(|(_, head)| head);
+        let witnesses = its.into_iter().chain(others).map(|head| countersigned(head, chain));
+        let forks = self.forks.values().map(told);
+        let own = self.durable.iter().map(|head| AuditMessage::Head(head.signed().clone()));
+        witnesses.chain(forks).chain(own).collect()
     }
 
-    /// What to say to a device that came: the newest head of its chain that was seen here.
-    pub fn greeting(&self, device: &DeviceId, chain: &Chain) -> Option<AuditMessage> {
-        let head = self.others.get(device)?;
-        Some(AuditMessage::Witness(chain.countersign(head)))
+    /// The chains that are known to be forked, with the proof.
+    pub fn forks(&self) -> impl Iterator<Item = &Fork> {
+        self.forks.values()
     }
 
-    /// Takes in another device's head, or its countersignature of this device's.
+    /// Takes in another device's head, its countersignature of a head, or the proof of a fork.
+    ///
+    /// `is_member` says of whose chains anything is kept.
     pub fn handle_message(
         &mut self,
         from: DeviceId,
         from_name: &str,
-        message: &AuditMessage,
+        message: AuditMessage,
+        is_member: impl Fn(&DeviceId) -> bool,
         chain: &Chain,
+        rows: &dyn Rows,
     ) -> Seen {
         match message {
-            AuditMessage::Head(signed) => self.head(from, from_name, signed, chain),
-            AuditMessage::Witness(signed) => self.witnessed(from, from_name, signed, chain),
+            AuditMessage::Head(signed) => match SignedHead::open(signed) {
+                Ok(head) if head.head().device == from => self.head(from_name, head, chain),
+                Ok(_) | Err(_) => Seen::default(),
+            },
+            AuditMessage::Witness(signed) => match Witness::open(signed) {
+                Ok(witness) if witness.by() != from => Seen::default(),
+                Ok(witness) if witness.head().head().device == self.me => {
+                    self.witnessed(from_name, witness, chain, rows)
+                }
+                // Somebody else's head, as that device saw it: it may be another one than was seen here.
+                Ok(witness) => {
+                    let fork = self.fork_with(witness.head());
+                    fork.map(|fork| self.learn(fork)).unwrap_or_default()
+                }
+                Err(_) => Seen::default(),
+            },
+            AuditMessage::Fork(one, other) => match Fork::open(one, other) {
+                Some(fork) if fork.device() == self.me || is_member(&fork.device()) => {
+                    self.learn(fork)
+                }
+                Some(_) | None => Seen::default(),
+            },
             // Bodies go to servers in a later release; a node that asks is not answered.
             AuditMessage::Want { .. } | AuditMessage::Records { .. } => Seen::default(),
         }
     }
 
-    fn head(&mut self, from: DeviceId, name: &str, signed: &Signed, chain: &Chain) -> Seen {
-        let Ok(head) = signed.open::<Head>(Domain::Witness, RECORD_BYTES_MAX) else {
-            return Seen::default();
-        };
-        if signed.author != from || head.device != from {
-            return Seen::default();
+    /// Another device shows the head of its own chain.
+    fn head(&mut self, name: &str, shown: SignedHead, chain: &Chain) -> Seen {
+        if let Some(fork) = self.fork_with(&shown) {
+            return self.learn(fork);
         }
-        if let Some(known) = self.others.get(&from) {
-            let forked = head.segment == known.segment
-                && head.position == known.position
-                && head.digest != known.digest;
-            if forked {
-                return Seen {
-                    warning: Some(format!(
-                        "the audit chain of {name} is forked at record {}: somebody else uses its key, or its disk was copied",
-                        head.position
-                    )),
-                    ..Seen::default()
-                };
+        let head = *shown.head();
+        if let Some(known) = self.others.get(&head.device) {
+            let answer = Some(countersigned(known, chain));
+            if known.head() == &head {
+                return Seen { answer, ..Seen::default() };
             }
-            if head.position < known.position {
-                return Seen {
-                    answer: Some(AuditMessage::Witness(chain.countersign(known))),
-                    warning: Some(format!(
-                        "the audit chain of {name} ends at record {}, and record {} of it was seen here before: its disk was set back",
-                        head.position, known.position
-                    )),
-                    ..Seen::default()
-                };
+            let known = known.head().position;
+            if head.position <= known {
+                let warning = Some(format!(
+                    "the audit chain of {name} ends at record {}, and record {known} of it was seen here before: its disk was set back",
+                    head.position
+                ));
+                return Seen { answer, warning, ..Seen::default() };
             }
         }
-        self.others.insert(from, head);
-        let witness = chain.countersign(&head);
-        let row = Row::named(Table::Witness, from.as_bytes(), self.me.as_bytes());
+        let recent = self.recent.entry(head.device).or_default();
+        if recent.len() >= RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(shown.clone());
+        let witness = chain.countersign(shown.clone());
+        self.others.insert(head.device, shown);
+        let row = Row::named(Table::Witness, head.device.as_bytes(), self.me.as_bytes());
         Seen {
-            writes: vec![Write::Put(row, codec::encode(&witness))],
-            answer: Some(AuditMessage::Witness(witness)),
-            warning: None,
+            writes: vec![Write::Put(row, codec::encode(witness.signed()))],
+            answer: Some(AuditMessage::Witness(witness.signed().clone())),
+            ..Seen::default()
         }
     }
 
-    fn witnessed(&self, from: DeviceId, name: &str, signed: &Signed, chain: &Chain) -> Seen {
-        let Ok(head) = signed.open::<Head>(Domain::Witness, RECORD_BYTES_MAX) else {
-            return Seen::default();
+    /// Another device has seen a head that this one signed.
+    fn witnessed(&mut self, name: &str, witness: Witness, chain: &Chain, rows: &dyn Rows) -> Seen {
+        let head = *witness.head().head();
+        let own = match audit::head_at(head.position, rows) {
+            Ok(own) => own,
+            Err(error) => return Seen { warning: Some(error.to_string()), ..Seen::default() },
         };
-        if signed.author != from || head.device != self.me {
+        let mut seen = Seen::default();
+        match own {
+            Some(own) if own.digest == head.digest => {}
+            Some(own) if own.segment == head.segment => {
+                let own = chain.sign(Head { digest: own.digest, ..head });
+                if let Some(fork) = Fork::of(own, witness.head().clone()) {
+                    return self.learn(fork);
+                }
+            }
+            Some(_) | None if self.is_owned_up_to(&head) => {}
+            Some(_) | None => {
+                self.recovered.push(head);
+                seen.lost = Some(head);
+                let end = chain.head().map_or(0, |own| own.position);
+                seen.warning = Some(format!(
+                    "{name} has seen record {} of this device's audit chain, which is not on its disk any more: this disk was set back; the chain had {end} as its last record",
+                    head.position
+                ));
+            }
+        }
+        let by = witness.by();
+        if self.mine.get(&by).is_none_or(|known| known.position < head.position) {
+            self.mine.insert(by, head);
+            let row = Row::named(Table::Witness, self.me.as_bytes(), by.as_bytes());
+            seen.writes.push(Write::Put(row, codec::encode(witness.signed())));
+        }
+        seen
+    }
+
+    /// Whether the chain has said that it lost that head: one of the same start, as far or further.
+    ///
+    /// A countersigned head that is kept was found in the chain, or owned up to when it was stored.
+    fn is_owned_up_to(&self, head: &Head) -> bool {
+        let mut known = self.recovered.iter().chain(self.mine.values());
+        known.any(|it| it.segment == head.segment && it.position >= head.position)
+    }
+
+    /// The proof that a head is another one than was seen here.
+    fn fork_with(&self, head: &SignedHead) -> Option<Fork> {
+        let device = &head.head().device;
+        let recent = self.recent.get(device).into_iter().flatten();
+        let known = self.others.get(device).into_iter().chain(recent);
+        known.map(|known| Fork::of(known.clone(), head.clone())).find_map(|fork| fork)
+    }
+
+    fn learn(&mut self, fork: Fork) -> Seen {
+        if self.forks.contains_key(&fork.device()) {
             return Seen::default();
         }
-        let ahead = chain.head().is_none_or(|own| own.position < head.position);
-        let row = Row::named(Table::Witness, self.me.as_bytes(), from.as_bytes());
-        Seen {
-            writes: vec![Write::Put(row, codec::encode(signed))],
-            answer: None,
-            warning: ahead.then(|| {
-                format!(
-                    "{name} has seen record {} of this device's audit chain, which ends before it: this disk was set back",
-                    head.position
-                )
-            }),
+        self.forks.insert(fork.device(), fork.clone());
+        let row = Row::named(Table::Witness, fork.device().as_bytes(), FORK);
+        Seen { writes: vec![Write::Put(row, fork.encode())], fork: Some(fork), ..Seen::default() }
+    }
+}
+
+fn countersigned(head: &SignedHead, chain: &Chain) -> AuditMessage {
+    AuditMessage::Witness(chain.countersign(head.clone()).signed().clone())
+}
+
+/// The proof of a fork, for other devices.
+pub fn told(fork: &Fork) -> AuditMessage {
+    let [one, other] = fork.heads();
+    AuditMessage::Fork(one.signed().clone(), other.signed().clone())
+}
+
+/// The witness that lies in a row; `None`: it does not hold, or lies elsewhere than it should.
+fn read(scope: &[u8], item: &Item, bytes: &[u8]) -> Option<Witness> {
+    let signed: Signed = codec::decode(bytes, WITNESS_BYTES_MAX).ok()?;
+    let witness = Witness::open(signed).ok()?;
+    let is_here = witness.head().head().device.as_bytes() == scope
+        && *item == Item::Named(witness.by().as_bytes().to_vec());
+    is_here.then_some(witness)
+}
+
+/// What others countersigned of a chain.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Witnessed {
+    /// By whom, and the furthest head for each.
+    pub heads: Vec<(DeviceId, Head)>,
+    /// Who is said to have, without both signatures to show for it.
+    pub bogus: Vec<DeviceId>,
+}
+
+/// The heads of a device's chain that others countersigned, as they lie in `rows`.
+///
+/// # Errors
+///
+/// The rows cannot be read.
+pub fn witnessed(device: DeviceId, rows: &dyn Rows) -> Result<Witnessed, ReadError> {
+    let mut found = Witnessed::default();
+    for (item, bytes) in rows.scan(Table::Witness, device.as_bytes())? {
+        let Item::Named(name) = &item else { continue };
+        let Ok(by) = <[u8; 32]>::try_from(name.as_slice()) else { continue };
+        let by = DeviceId::from_bytes(by);
+        match read(device.as_bytes(), &item, &bytes) {
+            Some(witness) => found.heads.push((by, *witness.head().head())),
+            None => found.bogus.push(by),
         }
     }
+    Ok(found)
 }
 
 #[cfg(test)]
-mod tests {
-    use ed25519_dalek::SigningKey;
-    use weft_protocol::{
-        audit::Body,
-        id::{BootId, SegmentId},
-        row::MemoryRows,
-        time::WallTime,
-    };
-
-    use super::*;
-    use crate::audit::{Fault, verify, witnessed};
-
-    struct Node {
-        rows: MemoryRows,
-        chain: Chain,
-        witnesses: Witnesses,
-        id: DeviceId,
-    }
-
-    fn node(seed: u8) -> Node {
-        let key = SigningKey::from_bytes(&[seed; 32]);
-        let id = DeviceId::from_bytes(key.verifying_key().to_bytes());
-        let mut rows = MemoryRows::default();
-        let mut chain = Chain::open(key, SegmentId::from_bytes([seed; 16]), &rows).unwrap();
-        rows.apply(chain.start(BootId { counter: 1, random: 1 }, None, WallTime::default()));
-        let witnesses = Witnesses::open(id, &rows).unwrap();
-        Node { rows, chain, witnesses, id }
-    }
-
-    impl Node {
-        fn act(&mut self) {
-            let body = Body::Operator { action: "something".into() };
-            let (_, writes) = self.chain.append(body, WallTime::default());
-            self.rows.apply(writes);
-        }
-
-        fn hear(&mut self, from: &Self, message: &AuditMessage) -> Seen {
-            let seen = self.witnesses.handle_message(from.id, "other", message, &self.chain);
-            self.rows.apply(seen.writes.clone());
-            seen
-        }
-
-        fn head(&self) -> AuditMessage {
-            AuditMessage::Head(self.chain.signed_head().unwrap())
-        }
-    }
-
-    #[test]
-    fn a_chain_that_is_cut_after_it_was_seen_is_named() {
-        let (mut laptop, mut server) = (node(1), node(2));
-        laptop.act();
-        let seen = server.hear(&laptop, &laptop.head());
-        laptop.hear(&server, &seen.answer.unwrap());
-        let heads = || witnessed(laptop.id, &laptop.rows).unwrap();
-        assert_eq!(heads().len(), 1);
-        let heads: Vec<_> = heads().into_iter().map(|(_, head)| head).collect();
-        assert!(verify(laptop.id, heads.clone(), &laptop.rows).is_ok());
-        let mut cut = laptop.rows.clone();
-        cut.apply([Write::Delete(Row::numbered(Table::Audit, &[], 1))]);
-        assert_eq!(verify(laptop.id, heads, &cut), Err(Fault::CutOff(1)));
-    }
-
-    #[test]
-    fn a_fork_and_a_setback_are_named_by_who_saw_the_chain_before() {
-        let (mut laptop, mut server) = (node(1), node(2));
-        let before = laptop.chain.signed_head().unwrap();
-        laptop.act();
-        assert_eq!(server.hear(&laptop, &laptop.head()).warning, None);
-        let setback = server.hear(&laptop, &AuditMessage::Head(before));
-        assert!(setback.warning.unwrap().contains("set back"));
-        let mut forked = node(1);
-        let (_, _) = forked.chain.append(Body::Checkpoint, WallTime::default());
-        assert!(server.hear(&laptop, &forked.head()).warning.unwrap().contains("forked"));
-    }
-
-    #[test]
-    fn a_head_of_somebody_else_is_not_signed() {
-        let (laptop, mut server, phone) = (node(1), node(2), node(3));
-        assert_eq!(server.hear(&phone, &laptop.head()), Seen::default());
-    }
-}
+mod tests;

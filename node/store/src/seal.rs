@@ -22,9 +22,6 @@ use crate::key::StoreKey;
 
 /// The format that this version writes, of the header and of each value.
 pub(crate) const VERSION: u8 = 1;
-/// Longest scope and longest name, in bytes: ids and hashes are 32, file names at most 255.
-pub(crate) const NAME_LEN_MAX: usize = 4096;
-
 const NONCE_LEN: usize = 24;
 const TAG_LEN: usize = 16;
 const TABLE_LEN: usize = 8;
@@ -214,7 +211,7 @@ fn numbered(prefix: &[u8], number: u64) -> Vec<u8> {
 }
 
 fn short_len(bytes: &[u8]) -> u16 {
-    u16::try_from(bytes.len()).expect("names over NAME_LEN_MAX are refused before")
+    u16::try_from(bytes.len()).expect("names over NAME_BYTES_MAX are refused before")
 }
 
 /// Takes a part with its length from the front.

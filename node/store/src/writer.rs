@@ -20,9 +20,9 @@ use std::{
 
 use thiserror::Error;
 use tokio::sync::oneshot;
-use weft_protocol::row::{Durability, Row, Table, Write};
+use weft_protocol::row::{Durability, Row, Table, TooLarge, Write};
 
-use crate::{seal::NAME_LEN_MAX, store::Inner};
+use crate::store::Inner;
 
 /// Age of the oldest ordered batch at which its fsync begins; 10 ms of the 50 ms are left for it.
 const GROUP_WINDOW: Duration = Duration::from_millis(40);
@@ -31,8 +31,6 @@ const GROUP_WINDOW: Duration = Duration::from_millis(40);
 const QUEUE_LEN: usize = 1024;
 /// Bytes at which a group is closed: what redb buffers of a transaction without touching the disk.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Longest value, in bytes: what a sync message may carry.
-const VALUE_LEN_MAX: usize = 16 * 1024 * 1024;
 
 /// Changes that happen together or not at all, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -162,20 +160,12 @@ impl Writer {
 impl Batch {
     fn check(&self) -> Result<(), WriteError> {
         for write in &self.writes {
-            let (row, value) = parts(write);
-            let name = match &row.item {
-                weft_protocol::row::Item::Named(name) => name.len(),
-                weft_protocol::row::Item::Numbered(_) => 0,
-            };
-            for (what, len, max) in [
-                ("its scope", row.scope.len(), NAME_LEN_MAX),
-                ("its name", name, NAME_LEN_MAX),
-                ("its value", value.len(), VALUE_LEN_MAX),
-            ] {
-                if len > max {
-                    return Err(WriteError::TooLarge { table: row.table, what, len, max });
-                }
-            }
+            write.check().map_err(|TooLarge { table, what, len, max }| WriteError::TooLarge {
+                table,
+                what,
+                len,
+                max,
+            })?;
         }
         Ok(())
     }

@@ -52,6 +52,12 @@ impl Disk {
         &self.durable
     }
 
+    /// A disk in the state of another moment, as a backup is put back.
+    #[cfg(test)]
+    pub(crate) fn restored(image: MemoryRows) -> Self {
+        Self { visible: image.clone(), durable: image, ..Self::default() }
+    }
+
     /// Writes before the first start.
     pub(crate) fn prepare(&mut self, writes: Vec<Write>) {
         self.visible.apply(writes.clone());
@@ -75,7 +81,7 @@ impl Disk {
     /// The first in the queue is done. Gives what became of it, and whether a flush must follow.
     pub(crate) fn done(&mut self) -> Option<(Done, bool)> {
         let Batch { ticket, writes, durability } = self.queue.pop_front()?;
-        if self.failing {
+        if self.failing || writes.iter().any(|write| write.check().is_err()) {
             return Some((Done::Failed(ticket), false));
         }
         self.visible.apply(writes.clone());

@@ -8,7 +8,7 @@ use super::{
     arguments::AuditAction,
     error::{CommandError, Done},
     node::Node,
-    terminal::{Style, Terminal, items, local_time, text},
+    terminal::{Style, Terminal, harmless, items, local_time, text},
 };
 
 pub(super) async fn run(session: &Session, action: AuditAction) -> Done {
@@ -30,8 +30,9 @@ pub(super) async fn run(session: &Session, action: AuditAction) -> Done {
             }
             Ok(None)
         }
-        AuditAction::Verify => {
-            let found = node.get(json!({"ask": "verify"})).await?;
+        AuditAction::Verify { every_signature } => {
+            let request = json!({"ask": "verify", "every_signature": every_signature});
+            let found = node.get(request).await?;
             if terminal.is_json() {
                 terminal.json(&found)?;
             } else {
@@ -64,10 +65,14 @@ fn row(record: &Value) -> [String; 4] {
             let (of, ending) = (text(record, "intent"), text(record, "ending"));
             format!("of {of}: {ending}, read {reads} documents, wrote {writes}")
         }
-        "segment" => format!("start {}", text(record, "boot")),
+        "segment" => match record["recovered"]["position"].as_u64() {
+            Some(lost) => format!("the disk was set back: record {lost} had been seen elsewhere"),
+            None => format!("start {}", text(record, "boot")),
+        },
         "trust" => format!("statement {}", short("statement")),
         "operator" => text(record, "action"),
         "strangers" => format!("{} turned away", text(record, "count")),
+        "withdrawn" => "too large for the disk: not kept, and did not happen".to_owned(),
         _ => String::new(),
     };
     [text(record, "position"), local_time(record, "time"), text(record, "kind"), what]
@@ -90,7 +95,24 @@ fn show_verification(terminal: &Terminal, found: &Value) -> Result<(), CommandEr
         let (device, position) = (text(witness, "device"), text(witness, "position"));
         terminal.data(&format!("countersigned by {device} up to record {position}"))?;
     }
+    for sentence in warnings(found) {
+        let mark = terminal.styled(Style::Yellow, "warning");
+        terminal.data(&format!("{mark}: {sentence}"))?;
+    }
     Ok(())
+}
+
+/// What is no fault of the chain, and should be known.
+fn warnings(found: &Value) -> Vec<String> {
+    let setbacks = items(&found["setbacks"]).map(|it| text(it, "reason"));
+    let bogus = items(&found["bogus"]).filter_map(Value::as_str).map(|device| {
+        let device = harmless(device);
+        format!(
+            "the countersignature of {device} doesn't hold: this device never signed what it names"
+        )
+    });
+    let forks = items(&found["forks"]).map(|it| text(it, "warning"));
+    setbacks.chain(bogus).chain(forks).collect()
 }
 
 #[cfg(test)]
@@ -102,6 +124,28 @@ mod tests {
         assert_eq!(newest(&json!({"audit_head": {"position": 99}}), 50), 50);
         assert_eq!(newest(&json!({"audit_head": {"position": 9}}), 50), 0);
         assert_eq!(newest(&json!({"audit_head": null}), 50), 0);
+    }
+
+    #[test]
+    fn what_is_no_fault_and_should_be_known_is_said() {
+        let found = json!({"setbacks": [{"position": 21, "reason": "records 15 to 20 are missing"}],
+            "bogus": ["phone"], "forks": [{"device": "server", "warning": "it is forked"}]});
+        assert_eq!(
+            warnings(&found),
+            [
+                "records 15 to 20 are missing",
+                "the countersignature of phone doesn't hold: this device never signed what it names",
+                "it is forked"
+            ]
+        );
+        assert!(warnings(&json!({"setbacks": [], "bogus": [], "forks": []})).is_empty());
+    }
+
+    #[test]
+    fn a_start_on_a_disk_that_was_set_back_says_so() {
+        let record = json!({"position": 21, "kind": "segment", "boot": 3,
+            "recovered": {"position": 20}});
+        assert_eq!(row(&record)[3], "the disk was set back: record 20 had been seen elsewhere");
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Desk {
         let key = SigningKey::from_bytes(&[4; 32]);
         let segment = SegmentId::from_bytes([1; 16]);
         let mut chain = Chain::open(key.clone(), segment, &MemoryRows::default())?;
-        let writes = chain.start(BootId { counter: 1, random: 1 }, None, WALL);
+        let writes = chain.start(BootId { counter: 1, random: 1 }, WALL);
         member::write(&store, writes, Durability::Synced)?;
         let manifest = Manifest::parse(fabric::MANIFESTS[0])?;
         let task = task(&manifest)?;
@@ -221,6 +221,7 @@ pub(super) fn intent(question: &Question, decision: Decision, policy: Digest) ->
         input: Digest::of(b"the arguments"),
         decision,
         policy,
+        owner: question.owner.id,
     }
 }
 

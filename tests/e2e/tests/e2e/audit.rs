@@ -1,8 +1,10 @@
 //! The signed record, and the rules that it names.
 
+use std::fs;
+
 use expect_test::expect;
 use serde_json::Value;
-use weft_e2e::{Fabric, until};
+use weft_e2e::{Device, Fabric, until};
 
 #[test]
 fn what_was_done_and_why_it_was_allowed_is_on_record_everywhere() {
@@ -67,5 +69,53 @@ fn what_was_done_and_why_it_was_allowed_is_on_record_everywhere() {
         let words = device.run(&["audit", "verify"]).expect_code(0);
         assert!(words.stdout.starts_with("ok: "), "{words}");
         assert_eq!(words.stdout.matches("countersigned by").count(), 2, "{words}");
+    }
+}
+
+#[test]
+fn a_disk_that_was_set_back_is_named_by_the_others_and_the_record_goes_on() {
+    let mut fabric = Fabric::pair(["laptop", "server"]);
+    let [laptop, server] = &mut *fabric;
+    laptop.note("before the backup");
+    laptop.stop();
+    let store = laptop.home().join("store.redb");
+    let backup = fs::read(&store).expect("there is a store");
+    laptop.up();
+    for at in 0..3 {
+        laptop.note(&format!("after the backup {at}"));
+    }
+    let seen = |device: &Device| {
+        let found = device.verify();
+        let head = found["head"]["position"].as_u64();
+        (found["witnesses"][0]["position"].as_u64() == head).then_some(head).flatten()
+    };
+    let lost = until("the server countersigned it", || seen(laptop), Option::is_some);
+    let lost = lost.expect("it was seen");
+    laptop.stop();
+    fs::write(&store, backup).expect("the store is written");
+
+    laptop.up();
+    laptop.until_here(&["server"]);
+    let setback = |device: &Device| device.verify()["setbacks"][0].clone();
+    let found = until("the laptop heard of it", || setback(laptop), |it| !it.is_null());
+    let at = found["position"].as_u64().expect("the record that says so");
+    assert!(at > lost, "{found}");
+    laptop.note("after the disk was set back");
+    until("the server countersigned it again", || seen(laptop), |it| *it > Some(at));
+
+    let words = laptop.run(&["audit", "verify"]).expect_code(0).stdout;
+    assert!(words.starts_with("ok: "), "{words}");
+    let reason = found["reason"].as_str().expect("a sentence");
+    assert!(reason.starts_with("records ") && reason.contains("are missing"), "{reason}");
+    assert!(reason.ends_with(&format!("recovered at record {at}")), "{reason}");
+    assert!(words.contains(&format!("warning: {reason}\n")), "{words}");
+    let thorough = laptop.run(&["audit", "verify", "--every-signature"]).expect_code(0).stdout;
+    assert_eq!(words.lines().next(), thorough.lines().next());
+    let listed = laptop.run(&["audit", "list", "--from", &at.to_string(), "--limit", "1"]);
+    assert!(listed.stdout.contains("the disk was set back"), "{listed}");
+    for device in [laptop, server] {
+        let status = device.json(&["status"]);
+        let warnings = status["warnings"].to_string();
+        assert!(warnings.contains("set back") && !warnings.contains("forked"), "{warnings}");
     }
 }

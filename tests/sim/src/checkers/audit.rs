@@ -1,13 +1,11 @@
 //! Every chain verifies, also against the heads of it that all other devices countersigned, and no
 //! device ever says that a chain was cut or forked.
 
-use weft_core::audit;
-use weft_protocol::{
-    audit::{AuditMessage, Head, RECORD_BYTES_MAX},
-    codec,
-    row::{Row, Rows as _, Table},
-    signed::{Domain, Signed},
+use weft_core::{
+    audit::{self, Signatures},
+    witness,
 };
+use weft_protocol::{audit::AuditMessage, codec, witness::SignedHead};
 
 use crate::{host::Host, world::Failures};
 
@@ -26,11 +24,10 @@ impl Audit {
     /// A node sends a frame about audit chains: its own head must be safe by then.
     pub(crate) fn sent(&self, host: &Host, time: u64, bytes: &[u8], failures: &mut Failures) {
         let Ok(AuditMessage::Head(signed)) = codec::decode(bytes, bytes.len()) else { return };
-        let Ok(head) = signed.open::<Head>(Domain::Witness, RECORD_BYTES_MAX) else { return };
-        let row = Row::numbered(Table::Audit, &[], head.position);
-        let safe = host.disk.durable().get(&row).ok().flatten();
-        let safe = safe.and_then(|bytes| codec::decode::<Signed>(&bytes, bytes.len()).ok());
-        if safe.is_none_or(|safe| safe.digest() != head.digest) {
+        let Ok(head) = SignedHead::open(signed) else { return };
+        let head = *head.head();
+        let safe = audit::head_at(head.position, host.disk.durable());
+        if safe.is_ok_and(|safe| safe != Some(head)) {
             let (name, position) = (host.name, head.position);
             let what = format!("{name} shows record {position} at {time} µs before it is safe");
             failures.add("audit", what);
@@ -42,13 +39,33 @@ impl Audit {
         for host in hosts {
             let mut witnessed = Vec::new();
             for other in hosts {
-                match audit::witnessed(host.id, other.disk.durable()) {
-                    Ok(heads) => witnessed.extend(heads.into_iter().map(|(_, head)| head)),
+                match witness::witnessed(host.id, other.disk.durable()) {
+                    Ok(found) => {
+                        witnessed.extend(found.heads.into_iter().map(|(_, head)| head));
+                        for by in found.bogus {
+                            let (name, at) = (host.name, other.name);
+                            let what = format!("{at} holds what {by} never signed of {name}");
+                            failures.add("audit", what);
+                        }
+                    }
                     Err(error) => failures.add("audit", error.to_string()),
                 }
             }
-            if let Err(fault) = audit::verify(host.id, witnessed, host.disk.durable()) {
-                failures.add("audit", format!("the chain of {}: {fault}", host.name));
+            let verify = |signatures| {
+                audit::verify(host.id, witnessed.clone(), host.disk.durable(), signatures)
+            };
+            let (quick, thorough) = (verify(Signatures::Checkpoints), verify(Signatures::Every));
+            if quick != thorough {
+                let what = format!("the chain of {}: {quick:?}, but {thorough:?}", host.name);
+                failures.add("audit", what);
+            }
+            match thorough {
+                Ok(checked) => {
+                    for setback in checked.setbacks {
+                        failures.add("audit", format!("the chain of {}: {setback}", host.name));
+                    }
+                }
+                Err(fault) => failures.add("audit", format!("the chain of {}: {fault}", host.name)),
             }
         }
     }
