@@ -11,8 +11,12 @@
 //!   | DoneAck ------------------------>|
 //! ```
 //!
-//! `Cancel` may come at any time and is answered by `Done`. A cut before `IntentAck` makes the executor
-//! close the epoch durably and say `NotBegun` on the next stream.
+//! `Cancel` may come at any time; it stops the step and is answered as `Inquire` is. A cut before
+//! `IntentAck` makes the executor close the epoch durably; it says `NotBegun`, on the next stream if
+//! there is none. After a loss the owner inquires: `Inquire` begins nothing and is answered by `Accept`
+//! where the step runs, by `Done` where it ended, and by `NotBegun` where that epoch is closed, which
+//! it is from then on. `Open` opens each stream and follows the end of a run: it names the runs that go
+//! on, and what the executor keeps of the asker's others is deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +26,7 @@ use crate::{
     device::word_enum,
     graph::{Label, Plan, StepId},
     host_call::Refusal,
-    id::{DeviceId, Digest, DocumentId, RunId},
+    id::{DeviceId, Digest, RunId},
     manifest::{CapabilityName, EffectClass},
     time::WallTime,
     value::Value,
@@ -31,19 +35,38 @@ use crate::{
 /// The most bytes of a step's arguments or output that travel within a message.
 pub const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// One try of one step: a later epoch makes the earlier void.
+/// One try of one step: a later epoch makes the earlier void, and so does a later epoch of a step that
+/// called down to it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
 #[cbor(map)]
 pub struct Attempt {
-    /// The run.
+    /// Whose run it is.
     #[n(0)]
+    pub owner: DeviceId,
+    /// The run.
+    #[n(1)]
     pub run: RunId,
     /// The step.
-    #[n(1)]
-    pub step: StepId,
-    /// Counts the tries, from 1.
     #[n(2)]
+    pub step: StepId,
+    /// The epochs of the steps that called down to it, the outermost first.
+    #[n(3)]
+    pub above: Vec<u32>,
+    /// Counts the tries, from 1, anew under each try of the step above.
+    #[n(4)]
     pub epoch: u32,
+}
+
+impl Attempt {
+    /// What orders the tries of one step.
+    pub fn order(&self) -> (&[u32], u32) {
+        (&self.above, self.epoch)
+    }
+
+    /// Whether each step above has its epoch.
+    pub fn is_complete(&self) -> bool {
+        self.above.len() + 1 == self.step.0.len()
+    }
 }
 
 /// All that an executor needs to know of a step.
@@ -53,41 +76,38 @@ pub struct Offer {
     /// Which try of which step.
     #[n(0)]
     pub attempt: Attempt,
-    /// Whose run it is.
-    #[n(1)]
-    pub owner: DeviceId,
     /// What to do.
-    #[n(2)]
+    #[n(1)]
     pub capability: CapabilityName,
     /// By which agent.
-    #[n(3)]
+    #[n(2)]
     pub agent: Digest,
     /// With what: a map.
-    #[n(4)]
+    #[n(3)]
     pub arguments: Value,
     /// Where the arguments come from. The executor may add to them.
-    #[n(5)]
+    #[n(4)]
     pub labels: BTreeSet<Label>,
     /// What doing it again would do.
-    #[n(6)]
+    #[n(5)]
     pub effect: EffectClass,
     /// How long the owner waits without hearing anything, in milliseconds.
-    #[n(7)]
+    #[n(6)]
     pub lease_ms: u32,
     /// How long the step may take, in milliseconds.
-    #[n(8)]
+    #[n(7)]
     pub deadline_ms: u64,
     /// Capabilities of the agents that called down to this step, the outermost first.
-    #[n(9)]
+    #[n(8)]
     pub callers: Vec<CapabilityName>,
     /// The local time of the asking device when the run began, ISO 8601 without an offset.
-    #[n(10)]
+    #[n(9)]
     pub local_time: String,
     /// The time zone of the asking device, as the IANA database names it.
-    #[n(11)]
+    #[n(10)]
     pub time_zone: String,
     /// A person's consent, signed where it was given.
-    #[n(12)]
+    #[n(11)]
     pub consent: Option<crate::signed::Signed>,
 }
 
@@ -188,13 +208,22 @@ pub enum RunMessage {
         /// How.
         #[n(1)]
         outcome: Outcome,
+        /// Where all that it tells comes from; a failure's reason may carry what the step read.
+        #[n(2)]
+        labels: BTreeSet<Label>,
     },
     /// Owner: I know how it ended.
     #[n(8)]
     DoneAck(#[n(0)] Attempt),
-    /// Owner: stop.
+    /// Owner: stop, and say how it stands.
     #[n(9)]
     Cancel(#[n(0)] Attempt),
+    /// Owner: how does it stand? Nothing is to be begun.
+    #[n(10)]
+    Inquire(#[n(0)] Attempt),
+    /// Owner: of all that I asked you for, the steps of these runs only are not settled.
+    #[n(11)]
+    Open(#[n(0)] Vec<RunId>),
 }
 
 word_enum! {
@@ -269,6 +298,9 @@ pub enum Journal {
         /// When.
         #[n(3)]
         time: WallTime,
+        /// The position of its record in the owner's chain.
+        #[n(4)]
+        intent: u64,
     },
     /// The executor is about to act.
     #[n(2)]
@@ -312,19 +344,62 @@ pub enum Journal {
     },
 }
 
-/// What an executor keeps of a step, so that asking again gives the same answer.
+/// What an executor keeps of a step, so that asking again gives the same answer and what must not
+/// happen twice does not. Kept for each device that asks, owner, run and step.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 #[cbor(map)]
 pub struct Executed {
-    /// The last epoch.
+    /// The device that asked: the owner, or where an agent that called it runs.
     #[n(0)]
-    pub epoch: u32,
-    /// How it ended; `None`: begun and not ended.
+    pub from: DeviceId,
+    /// The last try.
     #[n(1)]
-    pub outcome: Option<Outcome>,
-    /// Documents that it wrote.
+    pub attempt: Attempt,
+    /// What was asked for: capability, agent and arguments, hashed under the fabric's addressing key.
     #[n(2)]
-    pub documents: Vec<DocumentId>,
+    pub asked: Digest,
+    /// What doing it again would do.
+    #[n(3)]
+    pub effect: EffectClass,
+    /// The position of its intent in this device's chain; `None`: it was never decided here.
+    #[n(4)]
+    pub intent: Option<u64>,
+    /// The rules under which it was allowed.
+    #[n(5)]
+    pub policy: Digest,
+    /// How far it came.
+    #[n(6)]
+    pub stage: Stage,
+}
+
+/// How far a step came where it is carried out.
+#[derive(Clone, PartialEq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub enum Stage {
+    /// It waits for its owner to know the intent: nothing was begun.
+    #[n(0)]
+    Intended,
+    /// It is about to act or did: without an end after a crash, its effect may have happened.
+    #[n(1)]
+    Acting,
+    /// It acted, and ended.
+    #[n(2)]
+    Ended {
+        /// How.
+        #[n(0)]
+        outcome: Outcome,
+        /// As in [`RunMessage::Done`].
+        #[n(1)]
+        labels: BTreeSet<Label>,
+    },
+    /// Nothing was begun, and under this try nothing will be. Says why, where the step was denied or
+    /// cancelled rather than cut.
+    #[n(3)]
+    Closed(#[n(0)] Option<Failure>),
+    /// It ended, and the device that asked knows how: what is left until the run is settled, so that
+    /// this try never runs again.
+    #[n(4)]
+    Settled,
 }
 
 /// The arguments by name.

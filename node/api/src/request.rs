@@ -110,7 +110,9 @@ impl TryFrom<&Value> for Request {
                 position: fields.number_or("position", 0)?,
                 limit: fields.number_or("limit", LIMIT_DEFAULT)?,
             },
-            "verify" => Command::Verify,
+            "verify" => {
+                Command::Verify { every_signature: fields.bool_or("every_signature", false)? }
+            }
             "invite" => Command::Invite {
                 role: fields.role()?,
                 confirmed_by_itself: fields.bool_or("confirmed_by_itself", false)?,

@@ -2,8 +2,9 @@
 //!
 //! A task comes from a run of this device or from an agent that called a capability while it ran
 //! here. Either way it is offered to one device at a time, which may be this one. Losing that device
-//! means another try for what may be done again, waiting for what only it may do, and `uncertain`
-//! for what must not happen twice.
+//! means another try elsewhere for what only reads. What writes is asked after: its device says, under
+//! the same epoch, how it ended or that nothing was begun, and only the latter leads to another try. If
+//! it can't be asked in time, what may have had its effect is `uncertain` ([`loss`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,9 +12,9 @@ use std::{
 };
 
 use ed25519_dalek::SigningKey;
+use rand_chacha::ChaCha20Rng;
 use weft_protocol::{
     audit::{Body, Ending, Touched},
-    codec,
     decision::{Decision, Effect, Point},
     graph::{Label, StepId},
     host_call::Refusal,
@@ -21,78 +22,39 @@ use weft_protocol::{
     manifest::{Capability, CapabilityName, EffectClass},
     run::{Attempt, Candidate, Failure, Journal, Offer, Outcome, Progress, RunMessage},
     time::Timestamp,
-    value::Value,
 };
 
 use crate::{
     audit::keyed_digest,
     consent,
     env::{Batch, Env, durability_of},
-    executor::{CallId, ExecutionId, ending_of},
-    placement::{self, Facts, Need},
+    executor::{ending_of, kept::StepKey},
+    node::draw,
+    placement,
     registry::Installed,
 };
+
+mod choice;
+mod loss;
+mod said;
+mod task;
+
+pub use task::{Requester, Task, Tried};
+
+use choice::{choose, nowhere, offer_of};
+use said::Said;
 
 /// An executor that is silent for so long counts as lost: fifteen beats.
 const LEASE: Duration = Duration::from_secs(15);
 /// So many devices are tried before a step fails.
 const TRIES_MAX: u32 = 4;
-/// A step that only one device may do waits so long for it to come back.
-const WAIT_FOR_DEVICE: Duration = Duration::from_secs(60);
-
-/// Who wants a task done.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Requester {
-    /// A run of this device.
-    Run,
-    /// An agent that runs here.
-    Call {
-        /// Its execution.
-        execution: ExecutionId,
-        /// The call that waits.
-        call: CallId,
-    },
-}
-
-/// Something to be done.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Task {
-    /// Of which run.
-    pub run: RunId,
-    /// Which step.
-    pub step: StepId,
-    /// Whose run it is.
-    pub owner: DeviceId,
-    /// What.
-    pub capability: CapabilityName,
-    /// With what: a map.
-    pub arguments: Value,
-    /// Where the arguments come from.
-    pub labels: BTreeSet<Label>,
-    /// The device that the words name.
-    pub named: Option<DeviceId>,
-    /// Why only this device will do.
-    pub only_here: Option<&'static str>,
-    /// Who wants it.
-    pub requester: Requester,
-    /// The capabilities that called down to it.
-    pub callers: Vec<CapabilityName>,
-    /// When it must have ended.
-    pub ends: Timestamp,
-    /// The asking device's local time when the run began.
-    pub local_time: String,
-    /// The asking device's time zone.
-    pub time_zone: String,
-    /// Whether a person can be asked.
-    pub can_ask: bool,
-}
 
 /// What the dispatcher wants done.
 #[derive(Clone, Debug)]
 pub enum DispatchOutput {
     /// Persist, then come back with [`Dispatch::persisted`].
     Persist(Batch, Persisting),
-    /// Write into the run's journal, in the same batch as what follows.
+    /// Write into the journal of a run of this device, in the same batch as what follows.
     Journal(RunId, Journal),
     /// Send to the executor, which may be this device.
     Tell(DeviceId, RunMessage),
@@ -125,18 +87,35 @@ pub enum DispatchOutput {
     /// A task says something while it runs.
     Progressed(Requester, RunId, StepId, Progress),
     /// A task ended.
-    Concluded(Requester, RunId, StepId, CapabilityName, Outcome),
+    Concluded(Box<Concluded>),
+}
+
+/// How a task ended.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Concluded {
+    /// Who wanted it.
+    pub requester: Requester,
+    /// Of which run.
+    pub run: RunId,
+    /// Which step.
+    pub step: StepId,
+    /// What it did.
+    pub capability: CapabilityName,
+    /// How.
+    pub outcome: Outcome,
+    /// Where all that the outcome tells comes from.
+    pub labels: BTreeSet<Label>,
 }
 
 /// What follows a persisted batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Persisting {
     /// The offer is persisted: send it.
-    Offer(RunId, StepId),
+    Offer(StepKey),
     /// That the intent is known is persisted: acknowledge it.
-    IntentKnown(RunId, StepId),
+    IntentKnown(StepKey),
     /// The outcome is persisted: tell who wants it.
-    Outcome(RunId, StepId),
+    Outcome(StepKey),
     /// Nothing.
     Nothing,
 }
@@ -151,12 +130,31 @@ enum Phase {
     Offered,
     /// The executor said that it does it.
     Running,
-    /// The executor must not have done it twice, and the owner has agreed to its effect.
+    /// The executor must not do it twice; that its intent is known is being persisted.
+    Acknowledging,
+    /// The executor was told to go on with what must not happen twice.
     Acknowledged,
-    /// The executor is away, and no other may do it.
-    Waiting { until: Timestamp },
+    /// How it stands is not known: the executor is away, or was asked and has not answered.
+    Waiting { until: Timestamp, unanswered: bool },
+    /// It was stopped; the executor is to say whether it had its effect.
+    Cancelling { until: Timestamp },
     /// The outcome is being persisted.
     Concluding(Outcome),
+}
+
+impl Phase {
+    /// Whether the executor's word counts.
+    const fn is_under_way(&self) -> bool {
+        match self {
+            Self::Offered
+            | Self::Running
+            | Self::Acknowledging
+            | Self::Acknowledged
+            | Self::Waiting { .. }
+            | Self::Cancelling { .. } => true,
+            Self::Asking { .. } | Self::Preparing | Self::Concluding(_) => false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -168,24 +166,35 @@ struct Dispatched {
     executor: DeviceId,
     candidates: Vec<Candidate>,
     phase: Phase,
-    intent: u64,
+    /// The position of its intent; `None`: it was merely asked about.
+    intent: Option<u64>,
+    /// What was in force when the rules were asked.
+    version: u64,
+    /// Under this try the executor may have had its effect.
+    may_have_acted: bool,
+    /// The executor was asked how this try stands.
+    inquired: bool,
     heard: Timestamp,
     tries: u32,
     excluded: BTreeMap<DeviceId, String>,
+    said: Said,
 }
 
 /// The machine.
 #[derive(Debug)]
 pub struct Dispatch {
     key: SigningKey,
-    tasks: BTreeMap<(RunId, StepId), Dispatched>,
+    me: DeviceId,
+    rng: ChaCha20Rng,
+    tasks: BTreeMap<StepKey, Dispatched>,
     outputs: Vec<DispatchOutput>,
 }
 
 impl Dispatch {
-    /// Has nothing to do yet. The key signs consents.
-    pub fn new(key: SigningKey) -> Self {
-        Self { key, tasks: BTreeMap::new(), outputs: Vec::new() }
+    /// Has nothing to do yet. The key signs consents, and the generator draws their nonces.
+    pub fn new(key: SigningKey, rng: ChaCha20Rng) -> Self {
+        let me = DeviceId::from_bytes(key.verifying_key().to_bytes());
+        Self { key, me, rng, tasks: BTreeMap::new(), outputs: Vec::new() }
     }
 
     /// What is to be done, in order.
@@ -193,122 +202,89 @@ impl Dispatch {
         std::mem::take(&mut self.outputs)
     }
 
-    /// When something is due although nothing comes in.
-    pub fn poll_timeout(&self) -> Option<(Timestamp, &'static str)> {
-        let due = |it: &Dispatched| match it.phase {
-            Phase::Offered | Phase::Running | Phase::Acknowledged => {
-                Some(((it.heard + LEASE).min(it.task.ends + BEYOND), "a lease runs out"))
-            }
-            Phase::Waiting { until } => Some((until, "a device stayed away too long")),
-            Phase::Asking { .. } => Some((it.task.ends, "nobody answered")),
-            Phase::Preparing | Phase::Concluding(_) => None,
-        };
-        self.tasks.values().filter_map(due).min_by_key(|(at, _)| *at)
-    }
-
-    /// Gives up what is overdue.
-    pub fn handle_timeout(&mut self, env: &mut Env<'_>) {
-        let now = env.now.mono;
-        let keys: Vec<_> = self.tasks.keys().cloned().collect();
-        for key in keys {
-            let Some(it) = self.tasks.get_mut(&key) else { continue };
-            match it.phase {
-                Phase::Offered | Phase::Running | Phase::Acknowledged
-                    if it.heard + LEASE <= now || it.task.ends + BEYOND <= now =>
-                {
-                    let cancel = RunMessage::Cancel(it.offer.attempt.clone());
-                    self.outputs.push(DispatchOutput::Tell(it.executor, cancel));
-                    self.lost(&key, "it fell silent", env);
-                }
-                Phase::Waiting { until } if until <= now => {
-                    let reason = format!("{} stayed away", env.name(&it.executor));
-                    self.fail(&key, Refusal::Failed, reason, env);
-                }
-                Phase::Asking { .. } if it.task.ends <= now => {
-                    self.fail(&key, Refusal::Denied, "nobody answered in time".into(), env);
-                }
-                Phase::Offered
-                | Phase::Running
-                | Phase::Acknowledged
-                | Phase::Waiting { .. }
-                | Phase::Asking { .. }
-                | Phase::Preparing
-                | Phase::Concluding(_) => {}
-            }
-        }
+    /// The runs whose tasks are under way.
+    pub fn runs(&self) -> impl Iterator<Item = RunId> {
+        self.tasks.keys().map(|key| key.run)
     }
 
     /// Where a task would run and what the rules say, without doing anything.
     pub fn explain(task: &Task, env: &Env<'_>) -> placement::Placement {
         match env.registry.provider(&task.capability) {
             Some((agent, capability)) => {
-                let offer = offer_of(task, agent, capability, 1, env.now.mono);
+                let offer = offer_of(task, agent, capability, 1, env);
                 choose(task, &offer, agent, capability, &BTreeMap::new(), env)
             }
             None => placement::Placement { chosen: None, decision: None, candidates: Vec::new() },
         }
     }
 
-    /// Takes a task on.
-    pub fn start(&mut self, task: Task, env: &mut Env<'_>) {
-        self.resume(task, 1, None, env);
+    fn key_of(&self, task: &Task) -> StepKey {
+        StepKey { from: self.me, owner: task.owner, run: task.run, step: task.step.clone() }
     }
 
-    /// Takes a task on whose earlier tries this node journaled before it was started anew. A step that
-    /// writes goes to the same device again.
-    pub fn resume(
-        &mut self,
-        mut task: Task,
-        epoch: u32,
-        executor: Option<DeviceId>,
-        env: &mut Env<'_>,
-    ) {
+    /// Takes a task on.
+    pub fn start(&mut self, task: Task, env: &mut Env<'_>) {
+        if let Some(it) = self.first(task, 1, env) {
+            self.place(it, env);
+        }
+    }
+
+    /// A task before it is placed; `None`: it ended at once.
+    fn first(&mut self, task: Task, epoch: u32, env: &Env<'_>) -> Option<Dispatched> {
+        let failure = |refusal, reason| Outcome::Failed(Failure { refusal, reason });
+        if self.tasks.contains_key(&self.key_of(&task)) {
+            let reason = format!("step {} is under way already", task.step);
+            self.conclude_unplaced(task, failure(Refusal::Invalid, reason));
+            return None;
+        }
         let Some((agent, capability)) = env.registry.provider(&task.capability) else {
-            let failure = Failure {
-                refusal: Refusal::NotFound,
-                reason: format!("no agent here knows {}", task.capability),
-            };
-            self.conclude_unplaced(task, Outcome::Failed(failure));
-            return;
+            let reason = format!("no agent here knows {}", task.capability);
+            self.conclude_unplaced(task, failure(Refusal::NotFound, reason));
+            return None;
         };
         let (agent, capability) = (agent.clone(), capability.clone());
-        if let Some(executor) = executor
-            && capability.effect > EffectClass::ReadOnly
-        {
-            task.named = Some(executor);
-        }
-        let offer = offer_of(&task, &agent, &capability, epoch, env.now.mono);
-        self.place(
-            Dispatched {
-                executor: env.me,
-                task,
-                offer,
-                agent,
-                capability,
-                candidates: Vec::new(),
-                phase: Phase::Preparing,
-                intent: 0,
-                heard: env.now.mono,
-                tries: 0,
-                excluded: BTreeMap::new(),
-            },
-            env,
-        );
+        let offer = offer_of(&task, &agent, &capability, epoch, env);
+        Some(Dispatched {
+            executor: env.me,
+            task,
+            offer,
+            agent,
+            capability,
+            candidates: Vec::new(),
+            phase: Phase::Preparing,
+            intent: None,
+            version: env.version,
+            may_have_acted: false,
+            inquired: false,
+            heard: env.now.mono,
+            tries: 0,
+            excluded: BTreeMap::new(),
+            said: Said::default(),
+        })
     }
 
     fn conclude_unplaced(&mut self, task: Task, outcome: Outcome) {
-        self.outputs.push(DispatchOutput::Concluded(
-            task.requester,
-            task.run,
-            task.step,
-            task.capability,
+        self.outputs.push(DispatchOutput::Concluded(Box::new(Concluded {
+            requester: task.requester,
+            run: task.run,
+            step: task.step,
+            capability: task.capability,
             outcome,
-        ));
+            labels: task.labels,
+        })));
+    }
+
+    /// Writes into the journal of a run of this device; another owner keeps its own.
+    fn journal(&mut self, key: &StepKey, entry: Journal) {
+        if key.owner == self.me {
+            self.outputs.push(DispatchOutput::Journal(key.run, entry));
+        }
     }
 
     /// Chooses a device, has the rules agree, and persists the offer.
     fn place(&mut self, mut it: Dispatched, env: &mut Env<'_>) {
         it.tries += 1;
+        it.version = env.version;
         let placement = choose(&it.task, &it.offer, &it.agent, &it.capability, &it.excluded, env);
         it.candidates = placement.candidates;
         let (Some(executor), Some(decision)) = (placement.chosen, placement.decision.clone())
@@ -335,7 +311,7 @@ impl Dispatch {
                     reason: decision.reason.clone(),
                 });
                 it.phase = Phase::Asking { decision };
-                self.tasks.insert((it.task.run, it.task.step.clone()), it);
+                self.tasks.insert(self.key_of(&it.task), it);
             }
             Effect::Allow => self.offer(it, decision, env),
             Effect::Ask | Effect::Deny => {
@@ -343,11 +319,16 @@ impl Dispatch {
                     Effect::Ask => format!("{}: nobody can be asked here", decision.reason),
                     Effect::Allow | Effect::Deny => decision.reason,
                 };
-                self.record_denial(&it, Decision::deny(reason.clone()), env);
-                let failure = Failure { refusal: Refusal::Denied, reason };
-                self.conclude_unplaced(it.task, Outcome::Failed(failure));
+                self.deny(it, reason, env);
             }
         }
+    }
+
+    /// A denied intent is complete: nothing follows it.
+    fn deny(&mut self, it: Dispatched, reason: String, env: &mut Env<'_>) {
+        self.record_denial(&it, Decision::deny(reason.clone()), env);
+        let failure = Failure { refusal: Refusal::Denied, reason };
+        self.conclude_unplaced(it.task, Outcome::Failed(failure));
     }
 
     fn intent(it: &Dispatched, decision: Decision, env: &Env<'_>) -> Body {
@@ -361,10 +342,10 @@ impl Dispatch {
             input: keyed_digest(env.addressing_key, &it.offer.arguments),
             decision,
             policy: env.policy_digest(),
+            owner: it.task.owner,
         }
     }
 
-    /// A denied intent is complete: nothing follows it.
     fn record_denial(&mut self, it: &Dispatched, decision: Decision, env: &mut Env<'_>) {
         let body = Self::intent(it, decision, env);
         let (_, writes) = env.chain.append(body, env.now.wall);
@@ -374,101 +355,153 @@ impl Dispatch {
     fn offer(&mut self, mut it: Dispatched, decision: Decision, env: &mut Env<'_>) {
         let body = Self::intent(&it, decision, env);
         let (intent, writes) = env.chain.append(body, env.now.wall);
-        it.intent = intent;
+        it.intent = Some(intent);
         it.phase = Phase::Preparing;
-        let (run, step) = (it.task.run, it.task.step.clone());
         self.outputs.push(DispatchOutput::Placed {
-            run,
-            step: step.clone(),
+            run: it.task.run,
+            step: it.task.step.clone(),
             capability: it.task.capability.clone(),
             executor: it.executor,
             candidates: it.candidates.clone(),
         });
+        let key = self.key_of(&it.task);
         let entry = Journal::Offered {
             attempt: it.offer.attempt.clone(),
             executor: it.executor,
             candidates: it.candidates.clone(),
             time: env.now.wall,
+            intent,
         };
-        self.outputs.push(DispatchOutput::Journal(run, entry));
+        self.journal(&key, entry);
         let batch = Batch { writes, durability: durability_of(it.offer.effect) };
-        let next = Persisting::Offer(run, step.clone());
-        self.tasks.insert((run, step), it);
-        self.outputs.push(DispatchOutput::Persist(batch, next));
+        self.tasks.insert(key.clone(), it);
+        self.outputs.push(DispatchOutput::Persist(batch, Persisting::Offer(key)));
     }
 
-    /// A person answered.
+    /// A person answered for a run of this device. What was asked is decided again where who belongs or
+    /// the rules moved since. Gives whether anything was asked.
     pub fn consent(&mut self, run: RunId, step: &StepId, yes: bool, env: &mut Env<'_>) -> bool {
-        let key = (run, step.clone());
+        let key = StepKey { from: self.me, owner: self.me, run, step: step.clone() };
         let asking =
             self.tasks.get(&key).is_some_and(|it| matches!(it.phase, Phase::Asking { .. }));
         if !asking {
             return false;
         }
         let Some(mut it) = self.tasks.remove(&key) else { return false };
-        let Phase::Asking { decision } = it.phase else { return false };
-        it.phase = Phase::Preparing;
-        if yes {
-            let arguments = keyed_digest(env.addressing_key, &it.offer.arguments);
-            it.offer.consent = Some(consent::give(
-                &self.key,
-                &it.offer,
-                arguments,
-                it.executor,
-                env.policy_digest(),
-                env.now.wall,
-            ));
-            let reason = format!("{}: a person agreed", decision.reason);
-            self.offer(it, Decision { effect: Effect::Allow, reason, ..decision }, env);
-        } else {
-            let reason = format!("{}: a person said no", decision.reason);
-            self.record_denial(&it, Decision::deny(reason.clone()), env);
-            let failure = Failure { refusal: Refusal::Denied, reason };
-            self.conclude_unplaced(it.task, Outcome::Failed(failure));
+        let Phase::Asking { decision } = std::mem::replace(&mut it.phase, Phase::Preparing) else {
+            return false;
+        };
+        if !yes {
+            self.deny(it, format!("{}: a person said no", decision.reason), env);
+            return true;
         }
+        if let Err(reason) = Self::decide_again(&it, true, env) {
+            self.deny(it, reason, env);
+            return true;
+        }
+        it.version = env.version;
+        let arguments = keyed_digest(env.addressing_key, &it.offer.arguments);
+        let nonce = draw(&mut self.rng);
+        let given = consent::give(&self.key, &it.offer, arguments, it.executor, nonce, env);
+        it.offer.consent = Some(given);
+        let reason = format!("{}: a person agreed", decision.reason);
+        self.offer(it, Decision { effect: Effect::Allow, reason, ..decision }, env);
         true
+    }
+
+    /// Asks the rules once more where who belongs or the rules moved; gives why not, if they say no.
+    fn decide_again(it: &Dispatched, agreed: bool, env: &Env<'_>) -> Result<(), String> {
+        if it.version == env.version {
+            return Ok(());
+        }
+        let (decision, _) =
+            env.decide(Point::Owner, &it.offer, &env.me, &it.executor, &it.agent, &it.capability);
+        match decision.effect {
+            Effect::Allow => Ok(()),
+            Effect::Ask if agreed => Ok(()),
+            Effect::Ask | Effect::Deny => Err(decision.reason),
+        }
     }
 
     /// A batch is persisted.
     pub fn persisted(&mut self, what: Persisting, env: &mut Env<'_>) {
         match what {
-            Persisting::Offer(run, step) => {
-                let Some(it) = self.tasks.get_mut(&(run, step)) else { return };
-                if !matches!(it.phase, Phase::Preparing) {
-                    return;
-                }
-                it.phase = Phase::Offered;
-                it.heard = env.now.mono;
-                let offer = RunMessage::Offer(Box::new(it.offer.clone()));
-                self.outputs.push(DispatchOutput::Tell(it.executor, offer));
-            }
-            Persisting::IntentKnown(run, step) => {
-                let Some(it) = self.tasks.get_mut(&(run, step)) else { return };
-                let ack = RunMessage::IntentAck(it.offer.attempt.clone());
-                self.outputs.push(DispatchOutput::Tell(it.executor, ack));
-            }
-            Persisting::Outcome(run, step) => self.concluded(&(run, step)),
+            Persisting::Offer(key) => self.offer_persisted(&key, env),
+            Persisting::IntentKnown(key) => self.intent_known(&key, env),
+            Persisting::Outcome(key) => self.concluded(&key),
             Persisting::Nothing => {}
         }
     }
 
-    /// A batch could not be persisted: nothing that was to follow happens.
+    fn offer_persisted(&mut self, key: &StepKey, env: &mut Env<'_>) {
+        let Some(it) = self.tasks.get_mut(key) else { return };
+        if !matches!(it.phase, Phase::Preparing) {
+            return;
+        }
+        if let Err(reason) = Self::decide_again(it, it.offer.consent.is_some(), env) {
+            self.fail(key, Refusal::Denied, reason, env);
+            return;
+        }
+        it.phase = Phase::Offered;
+        it.heard = env.now.mono;
+        it.may_have_acted = it.offer.effect == EffectClass::Idempotent;
+        let offer = RunMessage::Offer(Box::new(it.offer.clone()));
+        self.outputs.push(DispatchOutput::Tell(it.executor, offer));
+    }
+
+    fn intent_known(&mut self, key: &StepKey, env: &mut Env<'_>) {
+        let Some(it) = self.tasks.get_mut(key) else { return };
+        // After a cut nothing is acknowledged: that holds on the stream of the intent only.
+        if !matches!(it.phase, Phase::Acknowledging) {
+            return;
+        }
+        if let Err(reason) = Self::decide_again(it, it.offer.consent.is_some(), env) {
+            let cancel = RunMessage::Cancel(it.offer.attempt.clone());
+            self.outputs.push(DispatchOutput::Tell(it.executor, cancel));
+            self.fail(key, Refusal::Denied, reason, env);
+            return;
+        }
+        it.phase = Phase::Acknowledged;
+        it.may_have_acted = true;
+        let ack = RunMessage::IntentAck(it.offer.attempt.clone());
+        self.outputs.push(DispatchOutput::Tell(it.executor, ack));
+    }
+
+    /// A batch could not be persisted: nothing that was to follow happens, and what may have had its
+    /// effect is uncertain.
     pub fn persist_failed(&mut self, what: &Persisting, reason: &str) {
-        let (Persisting::Offer(run, step)
-        | Persisting::IntentKnown(run, step)
-        | Persisting::Outcome(run, step)) = what
+        let (Persisting::Offer(key) | Persisting::IntentKnown(key) | Persisting::Outcome(key)) =
+            what
         else {
             return;
         };
-        let Some(it) = self.tasks.remove(&(*run, step.clone())) else { return };
-        let failure = Failure {
+        let Some(it) = self.tasks.remove(key) else { return };
+        if matches!(what, Persisting::IntentKnown(_)) {
+            let cancel = RunMessage::Cancel(it.offer.attempt.clone());
+            self.outputs.push(DispatchOutput::Tell(it.executor, cancel));
+        }
+        let lost = Failure {
             refusal: Refusal::Failed,
             reason: format!("the disk took nothing: {reason}"),
         };
-        self.conclude_unplaced(it.task, Outcome::Failed(failure));
+        let outcome = match it.phase {
+            Phase::Concluding(failed @ Outcome::Failed(_)) => failed,
+            Phase::Concluding(_) if it.offer.effect > EffectClass::ReadOnly => Outcome::Uncertain,
+            _ if it.may_have_acted => Outcome::Uncertain,
+            Phase::Asking { .. }
+            | Phase::Preparing
+            | Phase::Offered
+            | Phase::Running
+            | Phase::Acknowledging
+            | Phase::Acknowledged
+            | Phase::Waiting { .. }
+            | Phase::Cancelling { .. }
+            | Phase::Concluding(_) => Outcome::Failed(lost),
+        };
+        self.conclude_unplaced(it.task, outcome);
     }
 
-    fn concluded(&mut self, key: &(RunId, StepId)) {
+    fn concluded(&mut self, key: &StepKey) {
         let concluding =
             self.tasks.get(key).is_some_and(|it| matches!(it.phase, Phase::Concluding(_)));
         if !concluding {
@@ -493,9 +526,11 @@ impl Dispatch {
             RunMessage::Offer(_)
             | RunMessage::IntentAck(_)
             | RunMessage::DoneAck(_)
-            | RunMessage::Cancel(_) => return,
+            | RunMessage::Cancel(_)
+            | RunMessage::Inquire(_)
+            | RunMessage::Open(_) => return,
         };
-        let key = (attempt.run, attempt.step.clone());
+        let key = StepKey::of(self.me, &attempt);
         let Some(it) = self.tasks.get_mut(&key) else {
             // The outcome is known here already; its executor may forget it.
             if matches!(message, RunMessage::Done { .. }) {
@@ -503,31 +538,22 @@ impl Dispatch {
             }
             return;
         };
-        let under_way = matches!(
-            it.phase,
-            Phase::Offered | Phase::Running | Phase::Acknowledged | Phase::Waiting { .. }
-        );
-        if it.executor != from || it.offer.attempt != attempt || !under_way {
+        if it.executor != from || it.offer.attempt != attempt || !it.phase.is_under_way() {
             return;
         }
         it.heard = env.now.mono;
         match message {
             RunMessage::Accept(_) => {
+                it.may_have_acted |= it.offer.effect == EffectClass::AtMostOnce;
                 if matches!(it.phase, Phase::Offered | Phase::Waiting { .. }) {
                     it.phase = Phase::Running;
                 }
             }
             RunMessage::Refuse { failure, .. } => self.refused(&key, failure, env),
-            RunMessage::Intent(_) => {
-                it.phase = Phase::Acknowledged;
-                let entry = Journal::IntentKnown { attempt };
-                self.outputs.push(DispatchOutput::Journal(key.0, entry));
-                let next = Persisting::IntentKnown(key.0, key.1);
-                self.outputs.push(DispatchOutput::Persist(Batch::synced(Vec::new()), next));
-            }
-            RunMessage::NotBegun(_) => self.again(&key, None, env),
+            RunMessage::Intent(_) => self.intended(&key, attempt),
+            RunMessage::NotBegun(_) => self.not_begun(&key, env),
             RunMessage::Progress { progress, .. } => {
-                if progress != Progress::Beat {
+                if let Some(progress) = it.said.take(progress) {
                     self.outputs.push(DispatchOutput::Progressed(
                         it.task.requester.clone(),
                         it.task.run,
@@ -536,17 +562,74 @@ impl Dispatch {
                     ));
                 }
             }
-            RunMessage::Done { outcome, .. } => self.conclude(&key, outcome, env),
+            RunMessage::Done { outcome, labels, .. } => {
+                it.task.labels.extend(labels);
+                self.conclude(&key, outcome, env);
+            }
             RunMessage::Offer(_)
             | RunMessage::IntentAck(_)
             | RunMessage::DoneAck(_)
-            | RunMessage::Cancel(_) => {}
+            | RunMessage::Cancel(_)
+            | RunMessage::Inquire(_)
+            | RunMessage::Open(_) => {}
+        }
+    }
+
+    /// An executor is about to do what must not happen twice, whatever this device thought of it.
+    fn intended(&mut self, key: &StepKey, attempt: Attempt) {
+        let Some(it) = self.tasks.get_mut(key) else { return };
+        match it.phase {
+            Phase::Offered | Phase::Running | Phase::Waiting { .. } => {
+                it.phase = Phase::Acknowledging;
+                it.offer.effect = EffectClass::AtMostOnce;
+                it.may_have_acted = false;
+                self.journal(key, Journal::IntentKnown { attempt });
+                let next = Persisting::IntentKnown(key.clone());
+                self.outputs.push(DispatchOutput::Persist(Batch::synced(Vec::new()), next));
+            }
+            Phase::Acknowledged => {
+                let ack = RunMessage::IntentAck(attempt);
+                self.outputs.push(DispatchOutput::Tell(it.executor, ack));
+            }
+            Phase::Acknowledging
+            | Phase::Cancelling { .. }
+            | Phase::Asking { .. }
+            | Phase::Preparing
+            | Phase::Concluding(_) => {}
+        }
+    }
+
+    /// The executor has closed the try: nothing was begun, and nothing will be under it.
+    fn not_begun(&mut self, key: &StepKey, env: &mut Env<'_>) {
+        let Some(it) = self.tasks.get_mut(key) else { return };
+        it.may_have_acted = false;
+        if it.offer.effect == EffectClass::Idempotent {
+            // What writes is offered again only to the device that may have begun to write.
+            it.task.named = Some(it.executor);
+        }
+        if matches!(it.phase, Phase::Cancelling { .. }) {
+            self.fail(key, Refusal::Cancelled, "cancelled".into(), env);
+        } else if it.tries >= TRIES_MAX || it.task.ends <= env.now.mono {
+            let reason = format!("{} did not begin it", env.name(&it.executor));
+            self.fail(key, Refusal::Failed, reason, env);
+        } else {
+            self.again(key, None, env);
         }
     }
 
     /// An executor does not take a step. A rule's no is final; anything else may go elsewhere.
-    fn refused(&mut self, key: &(RunId, StepId), failure: Failure, env: &mut Env<'_>) {
+    fn refused(&mut self, key: &StepKey, failure: Failure, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get(key) else { return };
+        let once = it.offer.effect == EffectClass::AtMostOnce;
+        if it.may_have_acted && (it.inquired || once) {
+            // It does not say how it ended.
+            self.conclude(key, Outcome::Uncertain, env);
+            return;
+        }
+        if matches!(it.phase, Phase::Cancelling { .. }) {
+            self.fail(key, Refusal::Cancelled, "cancelled".into(), env);
+            return;
+        }
         match failure.refusal {
             Refusal::NotFound | Refusal::Invalid if it.tries < TRIES_MAX => {
                 let excluded = (it.executor, failure.reason);
@@ -564,38 +647,29 @@ impl Dispatch {
     }
 
     /// Tries once more, under a later epoch.
-    fn again(
-        &mut self,
-        key: &(RunId, StepId),
-        excluded: Option<(DeviceId, String)>,
-        env: &mut Env<'_>,
-    ) {
+    fn again(&mut self, key: &StepKey, excluded: Option<(DeviceId, String)>, env: &mut Env<'_>) {
         let Some(mut it) = self.tasks.remove(key) else { return };
         it.excluded.extend(excluded);
-        it.offer.attempt.epoch += 1;
-        let left = it.task.ends.since(env.now.mono);
-        it.offer.deadline_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        if let Some(intent) = it.intent.take() {
+            let body = outcome_of(intent, Ending::Cancelled, None);
+            let (_, writes) = env.chain.append(body, env.now.wall);
+            let batch = Batch::ordered(writes);
+            self.outputs.push(DispatchOutput::Persist(batch, Persisting::Nothing));
+        }
+        // A yes held for the try before.
+        it.offer = offer_of(&it.task, &it.agent, &it.capability, it.offer.attempt.epoch + 1, env);
         it.phase = Phase::Preparing;
-        let (_, writes) = env.chain.append(
-            Body::Outcome {
-                intent: it.intent,
-                ending: Ending::Cancelled,
-                output: None,
-                reads: Touched::NONE,
-                writes: Touched::NONE,
-            },
-            env.now.wall,
-        );
-        self.outputs.push(DispatchOutput::Persist(Batch::ordered(writes), Persisting::Nothing));
+        it.may_have_acted = false;
+        it.inquired = false;
         self.place(it, env);
     }
 
-    fn fail(&mut self, key: &(RunId, StepId), refusal: Refusal, reason: String, env: &mut Env<'_>) {
+    fn fail(&mut self, key: &StepKey, refusal: Refusal, reason: String, env: &mut Env<'_>) {
         self.conclude(key, Outcome::Failed(Failure { refusal, reason }), env);
     }
 
     /// Persists how a step ended.
-    fn conclude(&mut self, key: &(RunId, StepId), outcome: Outcome, env: &mut Env<'_>) {
+    fn conclude(&mut self, key: &StepKey, outcome: Outcome, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get_mut(key) else { return };
         let (ending, output) = match &outcome {
             Outcome::Value { value, .. } => {
@@ -604,216 +678,30 @@ impl Dispatch {
             Outcome::Failed(failure) => (ending_of(failure.refusal), None),
             Outcome::Uncertain => (Ending::Uncertain, None),
         };
-        let (_, writes) = env.chain.append(
-            Body::Outcome {
-                intent: it.intent,
-                ending,
-                output,
-                reads: Touched::NONE,
-                writes: Touched::NONE,
-            },
-            env.now.wall,
-        );
-        let entry = Journal::Ended {
-            attempt: it.offer.attempt.clone(),
-            outcome: outcome.clone(),
-            time: env.now.wall,
+        let body = match (it.intent, &outcome) {
+            (Some(intent), _) => outcome_of(intent, ending, output),
+            // Nothing was offered: the record of what was asked about is complete in itself.
+            (None, Outcome::Failed(failure)) => {
+                Self::intent(it, Decision::deny(failure.reason.clone()), env)
+            }
+            (None, Outcome::Value { .. } | Outcome::Uncertain) => {
+                Self::intent(it, Decision::deny("it was not offered"), env)
+            }
         };
-        self.outputs.push(DispatchOutput::Journal(key.0, entry));
+        let (_, writes) = env.chain.append(body, env.now.wall);
+        let attempt = it.offer.attempt.clone();
         let batch = Batch { writes, durability: durability_of(it.offer.effect) };
-        it.phase = Phase::Concluding(outcome);
-        let next = Persisting::Outcome(key.0, key.1.clone());
+        it.phase = Phase::Concluding(outcome.clone());
+        self.journal(key, Journal::Ended { attempt, outcome, time: env.now.wall });
+        let next = Persisting::Outcome(key.clone());
         self.outputs.push(DispatchOutput::Persist(batch, next));
     }
-
-    /// An executor is gone or silent.
-    fn lost(&mut self, key: &(RunId, StepId), how: &str, env: &mut Env<'_>) {
-        let Some(it) = self.tasks.get_mut(key) else { return };
-        let acknowledged = matches!(it.phase, Phase::Acknowledged);
-        match it.offer.effect {
-            EffectClass::Pure | EffectClass::ReadOnly if it.tries < TRIES_MAX => {
-                let excluded = (it.executor, how.to_owned());
-                self.again(key, Some(excluded), env);
-            }
-            EffectClass::Pure | EffectClass::ReadOnly => {
-                let reason = format!("{}: {how}", env.name(&it.executor));
-                self.fail(key, Refusal::Failed, reason, env);
-            }
-            EffectClass::AtMostOnce if acknowledged => self.conclude(key, Outcome::Uncertain, env),
-            EffectClass::Idempotent | EffectClass::AtMostOnce => {
-                let until = (env.now.mono + WAIT_FOR_DEVICE).min(it.task.ends);
-                it.phase = Phase::Waiting { until };
-            }
-        }
-    }
-
-    /// A device went away.
-    pub fn disconnected(&mut self, device: DeviceId, env: &mut Env<'_>) {
-        let keys: Vec<_> = self
-            .tasks
-            .iter()
-            .filter(|(_, it)| {
-                it.executor == device
-                    && matches!(it.phase, Phase::Offered | Phase::Running | Phase::Acknowledged)
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in keys {
-            self.lost(&key, "it went away", env);
-        }
-    }
-
-    /// A device can be asked again: what it was asked for is asked for again, under the same epoch,
-    /// so that it says how that stands.
-    pub fn connected(&mut self, device: DeviceId, env: &Env<'_>) {
-        for it in self.tasks.values_mut().filter(|it| it.executor == device) {
-            if matches!(it.phase, Phase::Offered | Phase::Running | Phase::Waiting { .. }) {
-                it.phase = Phase::Offered;
-                it.heard = env.now.mono;
-                let offer = RunMessage::Offer(Box::new(it.offer.clone()));
-                self.outputs.push(DispatchOutput::Tell(device, offer));
-            }
-        }
-    }
-
-    /// Stops all tasks that `which` chooses.
-    pub fn cancel(&mut self, which: impl Fn(&Task) -> bool, env: &mut Env<'_>) {
-        let keys: Vec<_> = self
-            .tasks
-            .iter()
-            .filter(|(_, it)| which(&it.task) && !matches!(it.phase, Phase::Concluding(_)))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in keys {
-            let Some(it) = self.tasks.get(&key) else { continue };
-            let cancel = RunMessage::Cancel(it.offer.attempt.clone());
-            self.outputs.push(DispatchOutput::Tell(it.executor, cancel));
-            let outcome = if matches!(it.phase, Phase::Acknowledged) {
-                Outcome::Uncertain
-            } else {
-                Outcome::Failed(Failure { refusal: Refusal::Cancelled, reason: "cancelled".into() })
-            };
-            self.conclude(&key, outcome, env);
-        }
-    }
-
-    /// What a device was asked for is void: it was put out.
-    pub fn void(&mut self, device: &DeviceId, env: &mut Env<'_>) {
-        self.disconnected(*device, env);
-        let waiting: Vec<_> = self
-            .tasks
-            .iter()
-            .filter(|(_, it)| it.executor == *device && matches!(it.phase, Phase::Waiting { .. }))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in waiting {
-            let reason = "its device no longer belongs to the fabric".into();
-            self.fail(&key, Refusal::Failed, reason, env);
-        }
-    }
 }
 
-/// An executor ends a step at its deadline by itself; the owner gives it so long to say so.
-const BEYOND: Duration = Duration::from_secs(2);
-
-fn offer_of(
-    task: &Task,
-    agent: &Installed,
-    capability: &Capability,
-    epoch: u32,
-    now: Timestamp,
-) -> Offer {
-    Offer {
-        attempt: Attempt { run: task.run, step: task.step.clone(), epoch },
-        owner: task.owner,
-        capability: task.capability.clone(),
-        agent: agent.digest,
-        arguments: task.arguments.clone(),
-        labels: task.labels.clone(),
-        effect: capability.effect,
-        lease_ms: u32::try_from(LEASE.as_millis()).unwrap_or(u32::MAX),
-        deadline_ms: u64::try_from(task.ends.since(now).as_millis()).unwrap_or(u64::MAX),
-        callers: task.callers.clone(),
-        local_time: task.local_time.clone(),
-        time_zone: task.time_zone.clone(),
-        consent: None,
-    }
-}
-
-fn choose(
-    task: &Task,
-    offer: &Offer,
-    agent: &Installed,
-    capability: &Capability,
-    excluded: &BTreeMap<DeviceId, String>,
-    env: &Env<'_>,
-) -> placement::Placement {
-    let needs_model =
-        capability.name.noun() == "llm" || capability.calls.iter().any(|call| call.noun() == "llm");
-    let here = if agent.works_on_replica(capability) {
-        Some("works on this device's own replica")
-    } else {
-        None
-    };
-    let need = Need {
-        capability: task.capability.clone(),
-        calls: capability.calls.clone(),
-        only_here: task.only_here.or(here),
-        named: task.named,
-        unavailable: capability
-            .calls
-            .iter()
-            .find(|call| {
-                !env.neighbours
-                    .iter()
-                    .any(|it| it.reachable && env.registry.has(&it.subject.id, call))
-            })
-            .cloned(),
-        bytes: codec::encode(&task.arguments).len() as u64,
-    };
-    let facts: Vec<Facts> = env
-        .neighbours
-        .iter()
-        .map(|it| {
-            let device = it.subject.id;
-            let (decision, _) = env.decide(Point::Owner, offer, &device, agent, capability);
-            Facts {
-                device,
-                name: it.subject.name.clone(),
-                kind: it.subject.kind,
-                here: it.here,
-                reachable: it.reachable && !excluded.contains_key(&device),
-                offers: env.registry.offers(&device, &task.capability, &agent.digest),
-                lacks: capability
-                    .calls
-                    .iter()
-                    .filter(|call| !env.registry.has(&device, call))
-                    .cloned()
-                    .collect(),
-                needs_model,
-                speed_milli: it.speed_milli,
-                round_trip_micros: it.round_trip_micros,
-                queue: it.queue,
-                battery: it.battery,
-                metered: it.metered,
-                decision,
-            }
-        })
-        .collect();
-    let mut placement = placement::place(&need, &facts);
-    for candidate in &mut placement.candidates {
-        if let Some(why) = excluded.get(&candidate.device) {
-            candidate.reasons = vec![why.clone()];
-        }
-    }
-    placement
-}
-
-/// Why no device can do it, device by device.
-fn nowhere(task: &Task, candidates: &[Candidate]) -> String {
-    let each = candidates
-        .iter()
-        .map(|candidate| format!("{}: {}", candidate.name, candidate.reasons.join(", ")))
-        .collect::<Vec<_>>();
-    format!("no device can do {} now ({})", task.capability, each.join("; "))
+const fn outcome_of(
+    intent: u64,
+    ending: Ending,
+    output: Option<weft_protocol::id::Digest>,
+) -> Body {
+    Body::Outcome { intent, ending, output, reads: Touched::NONE, writes: Touched::NONE }
 }

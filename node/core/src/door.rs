@@ -113,7 +113,11 @@ pub enum Command {
     },
     /// Checks this device's whole chain, and the heads that others countersigned
     /// → [`Reply::Verified`].
-    Verify,
+    Verify {
+        /// Whether each record's own signature is checked, and not only those of the checkpoints, which
+        /// cover the others.
+        every_signature: bool,
+    },
     /// From now on events come to this door → [`Reply::Done`].
     Watch,
 }
@@ -447,6 +451,26 @@ pub struct Verification {
     pub head: Option<Head>,
     /// The first record that is wrong, and how; `None`: all are right.
     pub fault: Option<(u64, String)>,
-    /// Devices that countersigned a head of this chain, by name, with the newest position.
+    /// Devices that countersigned a head of this chain, by name, with the furthest position.
     pub witnesses: Vec<(String, u64)>,
+    /// Devices, by name, whose countersignature is on this disk and does not hold.
+    pub bogus: Vec<String>,
+    /// Where the chain itself says that the disk was set back: the record that says so, and the
+    /// sentence.
+    pub setbacks: Vec<(u64, String)>,
+    /// Chains of the fabric that are forked.
+    pub forks: Vec<ForkView>,
+}
+
+/// The proof that a chain is forked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ForkView {
+    /// The name of the device whose chain it is.
+    pub device: String,
+    /// The record of which there are two.
+    pub position: u64,
+    /// Both heads as their owner signed them, encoded: whoever has them needs to trust nobody.
+    pub heads: [Vec<u8>; 2],
+    /// The sentence that says so.
+    pub warning: String,
 }

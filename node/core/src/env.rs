@@ -1,10 +1,11 @@
 //! What a machine is handed with an input: the clocks, the rows, the rules, and its neighbours.
 
 use weft_protocol::{
-    decision::{Actor, Decision, Point, Policy, Question, Subject},
+    decision::{Actor, Decision, Effect, Point, Policy, Question, Subject},
+    graph::CALL_DEPTH_MAX,
     id::{DeviceId, Digest},
-    manifest::Capability,
-    row::{Durability, Rows, Write},
+    manifest::{Capability, EffectClass},
+    row::{Durability, Rows, TooLarge, Write},
     run::Offer,
     time::Now,
 };
@@ -102,40 +103,87 @@ impl<'a> Env<'a> {
         self.subject(device).map_or_else(|| device.short(), |subject| subject.name.clone())
     }
 
-    /// Asks the rules about an offer's being carried out on `executor`.
+    /// Asks the rules about an offer's being carried out on `executor`: for its owner, and for the
+    /// device that asks in the owner's name. The stricter answer holds. Gives the questions too.
     pub fn decide(
         &self,
         point: Point,
         offer: &Offer,
+        asking: &DeviceId,
         executor: &DeviceId,
         agent: &Installed,
         capability: &Capability,
-    ) -> (Decision, Option<Question>) {
-        let (Some(owner), Some(executor)) = (self.subject(&offer.owner), self.subject(executor))
-        else {
-            return (Decision::deny("one of the devices does not belong to the fabric"), None);
-        };
-        let question = Question {
-            point,
-            run: offer.attempt.run,
-            step: offer.attempt.step.clone(),
-            capability: capability.name.clone(),
-            effect: offer.effect.max(capability.effect),
-            arguments: without_bytes(&offer.arguments),
-            labels: offer.labels.iter().copied().collect(),
-            agent: actor(agent, capability),
-            owner: owner.clone(),
-            executor: executor.clone(),
-            call: None,
-            now: self.now.wall,
-        };
-        (self.policy.decide(&question), Some(question))
+    ) -> (Decision, Vec<Question>) {
+        let owner = &offer.attempt.owner;
+        let askers = [owner, asking].into_iter().take(if asking == owner { 1 } else { 2 });
+        let mut strictest: Option<Decision> = None;
+        let mut questions = Vec::new();
+        for asker in askers {
+            let (Some(asker), Some(executor)) = (self.subject(asker), self.subject(executor))
+            else {
+                let deny = Decision::deny("one of the devices does not belong to the fabric");
+                return (deny, Vec::new());
+            };
+            let question = Question {
+                point,
+                run: offer.attempt.run,
+                step: offer.attempt.step.clone(),
+                capability: capability.name.clone(),
+                effect: offer.effect.max(self.effect_of(capability)),
+                arguments: without_bytes(&offer.arguments),
+                labels: offer.labels.iter().copied().collect(),
+                agent: actor(agent, capability),
+                owner: asker.clone(),
+                executor: executor.clone(),
+                call: None,
+                now: self.now.wall,
+            };
+            let decision = self.policy.decide(&question);
+            questions.push(question);
+            strictest = Some(match strictest {
+                Some(before) => stricter(before, decision),
+                None => decision,
+            });
+        }
+        let decision = strictest.unwrap_or_else(|| Decision::deny("nobody asks"));
+        (decision, questions)
+    }
+
+    /// What doing a capability again would do: the greatest of its own and of those that it calls.
+    pub fn effect_of(&self, capability: &Capability) -> EffectClass {
+        self.effect_down_to(capability, CALL_DEPTH_MAX)
+    }
+
+    fn effect_down_to(&self, capability: &Capability, depth: usize) -> EffectClass {
+        let Some(below) = depth.checked_sub(1) else { return capability.effect };
+        capability
+            .calls
+            .iter()
+            .filter_map(|call| self.registry.provider(call))
+            .map(|(_, called)| self.effect_down_to(called, below))
+            .fold(capability.effect, Ord::max)
     }
 
     /// The identity of the rules in force.
     pub fn policy_digest(&self) -> Digest {
         self.policy.digest()
     }
+}
+
+/// Of two answers the one that lets less happen, with what both want done.
+fn stricter(one: Decision, other: Decision) -> Decision {
+    let rank = |decision: &Decision| match decision.effect {
+        Effect::Allow => 0,
+        Effect::Ask => 1,
+        Effect::Deny => 2,
+    };
+    let (mut strict, lax) = if rank(&one) >= rank(&other) { (one, other) } else { (other, one) };
+    for obligation in lax.obligations {
+        if !strict.obligations.contains(&obligation) {
+            strict.obligations.push(obligation);
+        }
+    }
+    strict
 }
 
 /// An agent as rules see it.
@@ -182,6 +230,15 @@ impl Batch {
         Self { writes, durability: Durability::Synced }
     }
 
+    /// Checks that a disk takes all of it.
+    ///
+    /// # Errors
+    ///
+    /// A row is too large.
+    pub fn check(&self) -> Result<(), TooLarge> {
+        self.writes.iter().try_for_each(Write::check)
+    }
+
     /// Writes that are ordered before anything follows.
     pub const fn ordered(writes: Vec<Write>) -> Self {
         Self { writes, durability: Durability::Ordered }
@@ -189,8 +246,7 @@ impl Batch {
 }
 
 /// How sure a step's records must be: steps that write wait for the disk.
-pub const fn durability_of(effect: weft_protocol::manifest::EffectClass) -> Durability {
-    use weft_protocol::manifest::EffectClass;
+pub const fn durability_of(effect: EffectClass) -> Durability {
     match effect {
         EffectClass::Pure | EffectClass::ReadOnly => Durability::Ordered,
         EffectClass::Idempotent | EffectClass::AtMostOnce => Durability::Synced,

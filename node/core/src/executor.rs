@@ -1,8 +1,13 @@
 //! Steps that run on this device, whoever owns them.
 //!
-//! An offer is decided again with this device's rules, manifest and replica; the intent is persisted;
-//! the agent acts; its writes, the outcome and the outcome's record are one batch; the owner hears of
-//! it when that is persisted. Asking again for the same try gives the same answer.
+//! An offer is decided again with this device's rules, manifest and replica ([`admission`]); the intent
+//! is persisted; the agent acts; its writes, the outcome and the outcome's record are one batch
+//! ([`conclusion`]); the owner hears of it when that is persisted. Asking again for the same try gives
+//! the same answer, from what is [`kept`].
+//!
+//! What must not happen twice takes two steps more: the owner must know of the intent, on the stream
+//! that carried it, and that the agent is about to act must be on the disk. So whatever a crash or a cut
+//! leaves behind says by itself whether the effect may have happened.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,41 +15,38 @@ use std::{
 };
 
 use weft_protocol::{
-    audit::{Body, Ending, Touched},
-    codec,
+    audit::{Ending, Touched},
     decision::{Effect, Point, Question},
-    graph::{Label, StepId},
+    graph::Label,
     host_call::{HostCall, HostError, Refusal},
-    id::{DeviceId, DocumentId, RunId},
+    id::{DeviceId, Digest, DocumentId, RunId},
     manifest::{Capability, CapabilityName, EffectClass},
-    row::{Durability, ReadError, Row, Table, Write},
-    run::{Attempt, Executed, Failure, INLINE_BYTES_MAX, Offer, Outcome, Progress, RunMessage},
+    run::{Attempt, Executed, Failure, Offer, Outcome, Progress, RunMessage, Stage},
     time::Timestamp,
     value::Value,
 };
 
 use crate::{
-    audit::keyed_digest,
-    consent,
     dispatch::Task,
-    env::{Batch, Env, durability_of},
+    env::{Batch, Env},
     registry::Installed,
     replica::{self, Edit},
 };
 
+mod admission;
+mod conclusion;
 mod host_call;
+pub mod kept;
 
+use conclusion::Conclusion;
 use host_call::Answer;
+use kept::StepKey;
 
 /// A running step says that it lives so often; it tells loss from slowness.
 const BEAT: Duration = Duration::from_secs(1);
-/// What an executor keeps of a step at most.
-const EXECUTED_BYTES_MAX: usize = 1 << 20;
 /// The most host calls of one execution: enough for any agent that batches, a bound for one that loops.
 const HOST_CALLS_MAX: u32 = 10_000;
 
-/// The most steps of one device that run here at a time: more than a plan has side by side.
-const EXECUTIONS_MAX: usize = 64;
 /// The longest that a step may take, whatever its owner allows.
 const DEADLINE_MAX: Duration = Duration::from_secs(3_600);
 
@@ -93,17 +95,21 @@ pub enum ExecutorOutput {
     CancelChildren(ExecutionId),
     /// A step's documents are persisted.
     Wrote(RunId, Vec<DocumentId>),
+    /// Something a person should know.
+    Warn(String),
 }
 
 /// What follows a persisted batch.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Persisting {
-    /// The intent is persisted: act.
-    Intent(RunId, StepId),
-    /// A refusal is persisted: say it.
-    Refusal(DeviceId, Attempt, Failure),
-    /// The outcome is persisted: say it.
-    Outcome(RunId, StepId, Option<replica::Ticket>),
+    /// The intent is persisted: act, or have the owner know first.
+    Intent(StepKey),
+    /// That it is about to act is persisted: act.
+    Mark(StepKey),
+    /// The end is persisted: say it.
+    Outcome(StepKey, Option<replica::Ticket>),
+    /// What is to be said is persisted. It is as true if it is not.
+    Say(DeviceId, Box<RunMessage>),
     /// Nothing.
     Nothing,
 }
@@ -113,11 +119,13 @@ enum Phase {
     /// The intent is being persisted.
     Preparing,
     /// The owner must know of the intent before the effect.
-    AwaitingAck,
+    AwaitingAck { until: Timestamp },
+    /// The owner knows; that it is about to act is being persisted.
+    Marking,
     /// The agent runs.
     Running,
-    /// The outcome is being persisted.
-    Committing(Outcome),
+    /// The end is being persisted.
+    Committing(Conclusion),
 }
 
 #[derive(Debug)]
@@ -125,10 +133,15 @@ struct Execution {
     id: ExecutionId,
     from: DeviceId,
     offer: Offer,
+    /// What was asked for, to be held against another asking.
+    asked: Digest,
+    effect: EffectClass,
     agent: Installed,
     capability: Capability,
-    question: Option<Question>,
+    /// What the rules were asked: for the owner, and for the device that asks in its name.
+    questions: Vec<Question>,
     version: u64,
+    policy: Digest,
     intent: u64,
     phase: Phase,
     labels: BTreeSet<Label>,
@@ -136,8 +149,10 @@ struct Execution {
     wrote: Vec<DocumentId>,
     reads: Touched,
     writes: Touched,
-    /// It was stopped while its intent was being persisted.
+    /// It was stopped while something was being persisted that must come first.
     stopped: Option<Failure>,
+    /// A later try that takes its place when this has ended.
+    next: Option<Box<Offer>>,
     host_calls: u32,
     drawn: u32,
     children: u16,
@@ -145,11 +160,30 @@ struct Execution {
     next_beat: Timestamp,
 }
 
+impl Execution {
+    /// What is kept of it at a stage.
+    fn executed(&self, stage: Stage) -> Executed {
+        Executed {
+            from: self.from,
+            attempt: self.offer.attempt.clone(),
+            asked: self.asked,
+            effect: self.effect,
+            intent: Some(self.intent),
+            policy: self.policy,
+            stage,
+        }
+    }
+
+    fn must_happen_once(&self) -> bool {
+        self.effect == EffectClass::AtMostOnce
+    }
+}
+
 /// The machine.
 #[derive(Debug, Default)]
 pub struct Executor {
-    executions: BTreeMap<(RunId, StepId), Execution>,
-    by_id: BTreeMap<ExecutionId, (RunId, StepId)>,
+    executions: BTreeMap<StepKey, Execution>,
+    by_id: BTreeMap<ExecutionId, StepKey>,
     next: u64,
     outputs: Vec<ExecutorOutput>,
 }
@@ -165,34 +199,51 @@ impl Executor {
         u32::try_from(self.executions.len()).unwrap_or(u32::MAX)
     }
 
-    /// When something is due although nothing comes in.
-    pub fn poll_timeout(&self) -> Option<(Timestamp, &'static str)> {
-        let beats = self.executions.values().filter(|it| matches!(it.phase, Phase::Running));
-        let beat = beats.clone().map(|it| (it.next_beat, "a running step says that it lives"));
-        let end = beats.map(|it| (it.ends, "a step runs out of time"));
-        beat.chain(end).min_by_key(|(at, _)| *at)
+    /// The runs whose steps are here: agents of theirs may call on other devices.
+    pub fn runs(&self) -> impl Iterator<Item = RunId> {
+        self.executions.keys().map(|key| key.run)
     }
 
-    /// Says that running steps live, and stops those that ran out of time.
+    /// When something is due although nothing comes in.
+    pub fn poll_timeout(&self) -> Option<(Timestamp, &'static str)> {
+        let due = |it: &Execution| match it.phase {
+            Phase::AwaitingAck { until } => Some((until, "nobody acknowledged an intent")),
+            Phase::Running if it.next_beat < it.ends => {
+                Some((it.next_beat, "a running step says that it lives"))
+            }
+            Phase::Running => Some((it.ends, "a step runs out of time")),
+            Phase::Preparing | Phase::Marking | Phase::Committing(_) => None,
+        };
+        self.executions.values().filter_map(due).min_by_key(|(at, _)| *at)
+    }
+
+    /// Says that running steps live, stops those that ran out of time, and closes those whose owner
+    /// does not answer.
     pub fn handle_timeout(&mut self, env: &mut Env<'_>) {
         let now = env.now.mono;
-        let mut late = Vec::new();
+        let (mut late, mut unanswered) = (Vec::new(), Vec::new());
         for (key, execution) in &mut self.executions {
-            if !matches!(execution.phase, Phase::Running) {
-                continue;
-            }
-            if execution.ends <= now {
-                late.push(key.clone());
-            } else if execution.next_beat <= now {
-                execution.next_beat = now + BEAT;
-                let attempt = execution.offer.attempt.clone();
-                let beat = RunMessage::Progress { attempt, progress: Progress::Beat };
-                self.outputs.push(ExecutorOutput::Tell(execution.from, beat));
+            match execution.phase {
+                Phase::AwaitingAck { until } if until <= now => unanswered.push(key.clone()),
+                Phase::Running if execution.ends <= now => late.push(key.clone()),
+                Phase::Running if execution.next_beat <= now => {
+                    execution.next_beat = now + BEAT;
+                    let attempt = execution.offer.attempt.clone();
+                    let beat = RunMessage::Progress { attempt, progress: Progress::Beat };
+                    self.outputs.push(ExecutorOutput::Tell(execution.from, beat));
+                }
+                Phase::AwaitingAck { .. }
+                | Phase::Running
+                | Phase::Preparing
+                | Phase::Marking
+                | Phase::Committing(_) => {}
             }
         }
+        for key in unanswered {
+            self.close(&key, None, env);
+        }
         for key in late {
-            let reason = "the step ran out of time";
-            self.stop(&key, Refusal::Cancelled, reason, env);
+            self.stop(&key, Refusal::Cancelled, "the step ran out of time", env);
         }
     }
 
@@ -202,13 +253,16 @@ impl Executor {
             RunMessage::Offer(offer) => self.offered(from, *offer, env),
             RunMessage::IntentAck(attempt) => self.acknowledged(from, &attempt, env),
             RunMessage::Cancel(attempt) => {
-                let key = (attempt.run, attempt.step.clone());
                 if self.is_current(from, &attempt) {
+                    let key = StepKey::of(from, &attempt);
                     self.stop(&key, Refusal::Cancelled, "cancelled", env);
+                } else {
+                    self.inquired(from, attempt, env);
                 }
             }
-            // The outcome stays on disk until the run's rows are cleared; nothing is waited for.
-            RunMessage::DoneAck(_) => {}
+            RunMessage::Inquire(attempt) => self.inquired(from, attempt, env),
+            RunMessage::DoneAck(attempt) => self.known(from, &attempt, env),
+            RunMessage::Open(runs) => self.forget(from, &runs.into_iter().collect(), env),
             RunMessage::Accept(_)
             | RunMessage::Refuse { .. }
             | RunMessage::Intent(_)
@@ -220,173 +274,29 @@ impl Executor {
 
     fn is_current(&self, from: DeviceId, attempt: &Attempt) -> bool {
         self.executions
-            .get(&(attempt.run, attempt.step.clone()))
-            .is_some_and(|it| it.from == from && it.offer.attempt == *attempt)
+            .get(&StepKey::of(from, attempt))
+            .is_some_and(|it| it.offer.attempt == *attempt)
     }
 
-    fn offered(&mut self, from: DeviceId, offer: Offer, env: &mut Env<'_>) {
-        let attempt = offer.attempt.clone();
-        let key = (attempt.run, attempt.step.clone());
-        if let Some(running) = self.executions.get(&key) {
-            let answer = if running.from != from || running.offer.attempt.epoch > attempt.epoch {
-                let failure = failure(Refusal::Invalid, "a later try of this step is under way");
-                RunMessage::Refuse { attempt, failure }
-            } else if running.offer.attempt.epoch == attempt.epoch {
-                RunMessage::Accept(attempt)
-            } else {
-                // A later try of the same owner takes over what is under way.
-                let running = self.executions.get_mut(&key).expect("it was found above");
-                running.offer.attempt.epoch = attempt.epoch;
-                RunMessage::Accept(attempt)
-            };
-            self.outputs.push(ExecutorOutput::Tell(from, answer));
-            return;
-        }
-        match self.remembered(&offer, env) {
-            Ok(Some(outcome)) => {
-                self.outputs
-                    .push(ExecutorOutput::Tell(from, RunMessage::Done { attempt, outcome }));
-                return;
-            }
-            Ok(None) => {}
-            Err(error) => {
-                let failure = failure(Refusal::Failed, format!("the store failed: {error}"));
-                self.refuse(from, attempt, failure);
-                return;
-            }
-        }
-        match self.admit(from, offer, env) {
-            Ok(()) => {}
-            Err(failure) => self.refuse(from, attempt, failure),
-        }
+    fn say(&mut self, to: DeviceId, message: RunMessage) {
+        self.outputs.push(ExecutorOutput::Tell(to, message));
     }
 
     fn refuse(&mut self, to: DeviceId, attempt: Attempt, failure: Failure) {
-        self.outputs.push(ExecutorOutput::Tell(to, RunMessage::Refuse { attempt, failure }));
-    }
-
-    /// The outcome of an earlier try, where there is one that must stand.
-    fn remembered(&self, offer: &Offer, env: &Env<'_>) -> Result<Option<Outcome>, ReadError> {
-        let Some(executed) = read_executed(&offer.attempt, env)? else { return Ok(None) };
-        Ok(match executed.outcome {
-            Some(outcome @ Outcome::Value { .. }) => Some(outcome),
-            Some(outcome) if executed.epoch >= offer.attempt.epoch => Some(outcome),
-            // A failed try may be tried again under a later epoch.
-            Some(_) => None,
-            None if offer.effect == EffectClass::AtMostOnce => Some(Outcome::Uncertain),
-            None => None,
-        })
-    }
-
-    fn admit(&mut self, from: DeviceId, offer: Offer, env: &mut Env<'_>) -> Result<(), Failure> {
-        let not_here = |what: String| failure(Refusal::NotFound, what);
-        if !env.subject(&from).is_some_and(|asking| asking.role.holds_data()) {
-            return Err(failure(Refusal::Denied, "the asking device may not run commands"));
-        }
-        if offer.callers.is_empty() && offer.owner != from {
-            return Err(failure(Refusal::Denied, "only a run's owner may ask for its steps"));
-        }
-        if self.executions.values().filter(|it| it.from == from).count() >= EXECUTIONS_MAX {
-            return Err(failure(Refusal::Failed, "too many steps of that device run here"));
-        }
-        let agent = env.registry.agent(&offer.agent).cloned().ok_or_else(|| {
-            not_here(format!("the agent of {} is not ready here in that version", offer.capability))
-        })?;
-        let capability =
-            agent.manifest.capability(&offer.capability).cloned().ok_or_else(|| {
-                not_here(format!("the agent doesn't provide {}", offer.capability))
-            })?;
-        if let Some(caller) = offer.callers.last() {
-            let may = env
-                .registry
-                .provider(caller)
-                .is_some_and(|(_, known)| known.calls.contains(&offer.capability));
-            if !may {
-                let reason = format!("{caller} doesn't name {} among its calls", offer.capability);
-                return Err(failure(Refusal::Denied, reason));
-            }
-        }
-        let (mut decision, question) =
-            env.decide(Point::Executor, &offer, &env.me, &agent, &capability);
-        if decision.effect == Effect::Ask {
-            let digest = keyed_digest(env.addressing_key, &offer.arguments);
-            decision = consent::settle(decision, &offer, digest, env);
-        }
-        let allowed = decision.allows();
-        let (intent, mut writes) = env.chain.append(
-            Body::Intent {
-                point: Point::Executor,
-                run: offer.attempt.run,
-                step: offer.attempt.step.clone(),
-                device: offer.owner,
-                agent: agent.digest,
-                capability: offer.capability.clone(),
-                input: keyed_digest(env.addressing_key, &offer.arguments),
-                decision: decision.clone(),
-                policy: env.policy_digest(),
-            },
-            env.now.wall,
-        );
-        if !allowed {
-            let failure = failure(Refusal::Denied, decision.reason);
-            let refusal = Persisting::Refusal(from, offer.attempt, failure);
-            self.outputs.push(ExecutorOutput::Persist(Batch::ordered(writes), refusal));
-            return Ok(());
-        }
-        let effect = offer.effect.max(capability.effect);
-        let executed =
-            Executed { epoch: offer.attempt.epoch, outcome: None, documents: Vec::new() };
-        writes.push(write_executed(&offer.attempt, &executed));
-        self.next += 1;
-        let id = ExecutionId(self.next);
-        let key = (offer.attempt.run, offer.attempt.step.clone());
-        let ends = env.now.mono + Duration::from_millis(offer.deadline_ms).min(DEADLINE_MAX);
-        let execution = Execution {
-            id,
-            from,
-            labels: offer.labels.clone(),
-            offer,
-            agent,
-            capability,
-            question,
-            version: env.version,
-            intent,
-            phase: Phase::Preparing,
-            edits: Vec::new(),
-            wrote: Vec::new(),
-            reads: Touched::NONE,
-            writes: Touched::NONE,
-            stopped: None,
-            host_calls: 0,
-            drawn: 0,
-            children: 0,
-            ends,
-            next_beat: env.now.mono + BEAT,
-        };
-        self.by_id.insert(id, key.clone());
-        self.executions.insert(key.clone(), execution);
-        let batch = Batch { writes, durability: durability_of(effect) };
-        self.outputs.push(ExecutorOutput::Persist(batch, Persisting::Intent(key.0, key.1)));
-        Ok(())
+        self.say(to, RunMessage::Refuse { attempt, failure });
     }
 
     /// A batch is persisted.
     pub fn persisted(&mut self, what: Persisting, env: &mut Env<'_>) {
         match what {
-            Persisting::Intent(run, step) => self.begin(&(run, step), env),
-            Persisting::Refusal(to, attempt, failure) => self.refuse(to, attempt, failure),
-            Persisting::Outcome(run, step, edits) => {
+            Persisting::Intent(key) => self.begin(&key, env),
+            Persisting::Mark(key) => self.marked(&key, env),
+            Persisting::Say(to, message) => self.say(to, *message),
+            Persisting::Outcome(key, edits) => {
                 if let Some(ticket) = edits {
                     env.committed(ticket);
                 }
-                let Some(execution) = self.remove(&(run, step)) else { return };
-                let Phase::Committing(outcome) = execution.phase else { return };
-                if !execution.wrote.is_empty() {
-                    self.outputs.push(ExecutorOutput::Wrote(run, execution.wrote));
-                }
-                let attempt = execution.offer.attempt;
-                let done = RunMessage::Done { attempt, outcome };
-                self.outputs.push(ExecutorOutput::Tell(execution.from, done));
+                self.concluded(&key, env);
             }
             Persisting::Nothing => {}
         }
@@ -396,90 +306,101 @@ impl Executor {
     pub fn persist_failed(&mut self, what: Persisting, reason: &str, env: &mut Env<'_>) {
         let why = format!("the disk took nothing: {reason}");
         match what {
-            Persisting::Intent(run, step) => {
-                if let Some(execution) = self.remove(&(run, step)) {
-                    let failure = failure(Refusal::Failed, why);
-                    self.refuse(execution.from, execution.offer.attempt, failure);
+            Persisting::Intent(key) | Persisting::Mark(key) => {
+                let Some(execution) = self.remove(&key) else { return };
+                let later = execution.next.map(|next| next.attempt);
+                for attempt in [Some(execution.offer.attempt), later].into_iter().flatten() {
+                    let failure = failure(Refusal::Failed, why.clone());
+                    self.refuse(execution.from, attempt, failure);
                 }
             }
-            Persisting::Refusal(to, attempt, failure) => self.refuse(to, attempt, failure),
-            Persisting::Outcome(run, step, edits) => {
+            Persisting::Say(to, message) => self.say(to, *message),
+            Persisting::Outcome(key, edits) => {
                 if let Some(ticket) = edits {
                     env.aborted(ticket);
                 }
-                if let Some(execution) = self.remove(&(run, step)) {
-                    let outcome = Outcome::Failed(failure(Refusal::Failed, why));
-                    let done = RunMessage::Done { attempt: execution.offer.attempt, outcome };
-                    self.outputs.push(ExecutorOutput::Tell(execution.from, done));
-                }
+                self.not_concluded(&key, why, env);
             }
             Persisting::Nothing => {}
         }
     }
 
-    fn remove(&mut self, key: &(RunId, StepId)) -> Option<Execution> {
+    fn remove(&mut self, key: &StepKey) -> Option<Execution> {
         let execution = self.executions.remove(key)?;
         self.by_id.remove(&execution.id);
         Some(execution)
     }
 
-    fn begin(&mut self, key: &(RunId, StepId), env: &mut Env<'_>) {
+    fn begin(&mut self, key: &StepKey, env: &mut Env<'_>) {
         let Some(execution) = self.executions.get_mut(key) else { return };
         if let Some(failure) = execution.stopped.take() {
-            self.conclude(key, Err(failure), env);
+            self.close(key, Some(failure), env);
             return;
         }
         let attempt = execution.offer.attempt.clone();
-        if execution.offer.effect.max(execution.capability.effect) == EffectClass::AtMostOnce {
-            execution.phase = Phase::AwaitingAck;
-            self.outputs.push(ExecutorOutput::Tell(execution.from, RunMessage::Intent(attempt)));
+        if execution.must_happen_once() {
+            let lease = Duration::from_millis(execution.offer.lease_ms.into());
+            let until = (env.now.mono + lease).min(execution.ends);
+            execution.phase = Phase::AwaitingAck { until };
+            self.say(key.from, RunMessage::Intent(attempt));
             return;
         }
-        self.outputs.push(ExecutorOutput::Tell(execution.from, RunMessage::Accept(attempt)));
+        self.say(key.from, RunMessage::Accept(attempt));
+        if let Err(failure) = self.decide_again(key, env) {
+            self.close(key, Some(failure), env);
+            return;
+        }
         self.act(key, env);
     }
 
+    /// The owner knows of an intent: once that it is about to act is on the disk, the agent acts.
     fn acknowledged(&mut self, from: DeviceId, attempt: &Attempt, env: &mut Env<'_>) {
-        let key = (attempt.run, attempt.step.clone());
-        let awaits = self
-            .executions
-            .get(&key)
-            .is_some_and(|it| matches!(it.phase, Phase::AwaitingAck) && it.from == from);
-        if awaits && self.is_current(from, attempt) {
-            self.act(&key, env);
+        let key = StepKey::of(from, attempt);
+        let awaits = self.executions.get(&key).is_some_and(|it| {
+            matches!(it.phase, Phase::AwaitingAck { .. }) && it.offer.attempt == *attempt
+        });
+        if !awaits {
+            return;
         }
+        if let Err(failure) = self.decide_again(&key, env) {
+            self.close(&key, Some(failure), env);
+            return;
+        }
+        let Some(execution) = self.executions.get_mut(&key) else { return };
+        execution.phase = Phase::Marking;
+        let writes = vec![kept::write(&execution.executed(Stage::Acting))];
+        self.outputs.push(ExecutorOutput::Persist(Batch::synced(writes), Persisting::Mark(key)));
     }
 
-    /// The stream that carried an intent was cut: an acknowledgement holds on that stream only, so
-    /// the try is closed durably and may be offered anew.
-    pub fn stream_cut(&mut self, from: DeviceId, env: &mut Env<'_>) {
-        let waiting: Vec<_> = self
-            .executions
-            .iter()
-            .filter(|(_, it)| it.from == from && matches!(it.phase, Phase::AwaitingAck))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in waiting {
-            self.stop(&key, Refusal::Cancelled, "not begun", env);
-        }
-    }
-
-    /// Acts, unless who belongs or the rules moved and now say no.
-    fn act(&mut self, key: &(RunId, StepId), env: &mut Env<'_>) {
+    fn marked(&mut self, key: &StepKey, env: &mut Env<'_>) {
         let Some(execution) = self.executions.get_mut(key) else { return };
-        if execution.version != env.version {
-            let (decision, _) = env.decide(
-                Point::Executor,
-                &execution.offer,
-                &env.me,
-                &execution.agent,
-                &execution.capability,
-            );
-            if decision.effect == Effect::Deny {
-                self.conclude(key, Err(failure(Refusal::Denied, decision.reason)), env);
-                return;
-            }
+        let go = match execution.stopped.take() {
+            Some(failure) => Err(failure),
+            None => self.decide_again(key, env),
+        };
+        match go {
+            Ok(()) => self.act(key, env),
+            Err(failure) => self.close(key, Some(failure), env),
         }
+    }
+
+    /// Asks the rules once more, where who belongs or the rules moved since they were asked.
+    fn decide_again(&self, key: &StepKey, env: &Env<'_>) -> Result<(), Failure> {
+        let Some(it) = self.executions.get(key) else { return Ok(()) };
+        if it.version == env.version {
+            return Ok(());
+        }
+        let (decision, _) =
+            env.decide(Point::Executor, &it.offer, &it.from, &env.me, &it.agent, &it.capability);
+        match decision.effect {
+            // What is asked for was agreed to when this was admitted.
+            Effect::Allow | Effect::Ask => Ok(()),
+            Effect::Deny => Err(failure(Refusal::Denied, decision.reason)),
+        }
+    }
+
+    fn act(&mut self, key: &StepKey, env: &Env<'_>) {
+        let Some(execution) = self.executions.get_mut(key) else { return };
         execution.phase = Phase::Running;
         execution.next_beat = env.now.mono + BEAT;
         self.outputs.push(ExecutorOutput::Execute {
@@ -489,6 +410,20 @@ impl Executor {
             arguments: execution.offer.arguments.clone(),
             deadline: execution.ends.since(env.now.mono),
         });
+    }
+
+    /// The stream that carried an intent was cut or replaced: an acknowledgement holds on that stream
+    /// only, so the try is closed durably and may be offered anew.
+    pub fn stream_cut(&mut self, from: DeviceId, env: &mut Env<'_>) {
+        let waiting: Vec<_> = self
+            .executions
+            .iter()
+            .filter(|(_, it)| it.from == from && matches!(it.phase, Phase::AwaitingAck { .. }))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in waiting {
+            self.close(&key, None, env);
+        }
     }
 
     /// An agent ended.
@@ -515,18 +450,25 @@ impl Executor {
         self.outputs.push(ExecutorOutput::Tell(execution.from, message));
     }
 
-    /// Stops a step and concludes it as failed.
-    fn stop(&mut self, key: &(RunId, StepId), refusal: Refusal, reason: &str, env: &mut Env<'_>) {
+    /// Stops a step. What had not acted is closed, and what may have had its effect is uncertain.
+    fn stop(&mut self, key: &StepKey, refusal: Refusal, reason: &str, env: &mut Env<'_>) {
         let Some(execution) = self.executions.get_mut(key) else { return };
         match execution.phase {
             Phase::Running => {
                 let id = execution.id;
+                let once = execution.must_happen_once();
                 self.outputs.push(ExecutorOutput::Stop(id));
                 self.outputs.push(ExecutorOutput::CancelChildren(id));
-                self.conclude(key, Err(failure(refusal, reason)), env);
+                if once {
+                    self.conclude_uncertain(key, env);
+                } else {
+                    self.conclude(key, Err(failure(refusal, reason)), env);
+                }
             }
-            Phase::AwaitingAck => self.conclude(key, Err(failure(refusal, reason)), env),
-            Phase::Preparing => execution.stopped = Some(failure(refusal, reason)),
+            Phase::AwaitingAck { .. } => self.close(key, Some(failure(refusal, reason)), env),
+            Phase::Preparing | Phase::Marking => {
+                execution.stopped = Some(failure(refusal, reason));
+            }
             // What is being persisted ends by itself within milliseconds.
             Phase::Committing(_) => {}
         }
@@ -536,82 +478,13 @@ impl Executor {
     pub fn void(&mut self, device: &DeviceId, env: &mut Env<'_>) {
         let keys: Vec<_> = self
             .executions
-            .iter()
-            .filter(|(_, it)| it.from == *device || it.offer.owner == *device)
-            .map(|(key, _)| key.clone())
+            .keys()
+            .filter(|key| key.from == *device || key.owner == *device)
+            .cloned()
             .collect();
         for key in keys {
             self.stop(&key, Refusal::Denied, "its owner no longer belongs to the fabric", env);
         }
-    }
-
-    /// Persists how a step ended, with all that it wrote.
-    fn conclude(
-        &mut self,
-        key: &(RunId, StepId),
-        result: Result<Value, Failure>,
-        env: &mut Env<'_>,
-    ) {
-        let Some(execution) = self.executions.get_mut(key) else { return };
-        let result = result.and_then(|value| {
-            let bytes = codec::encode(&value).len();
-            if bytes > INLINE_BYTES_MAX {
-                let reason = format!("its output of {bytes} bytes is over {INLINE_BYTES_MAX}");
-                return Err(failure(Refusal::Failed, reason));
-            }
-            Ok(value)
-        });
-        let edits = if result.is_ok() { std::mem::take(&mut execution.edits) } else { Vec::new() };
-        let documents = edits.iter().map(edited).collect::<Vec<_>>();
-        let writes_something = !edits.is_empty();
-        let prepared = if writes_something {
-            match env.replica.prepare(edits, &env.documents()) {
-                Ok(prepared) => Ok(Some(prepared)),
-                Err(error) => Err(failure(Refusal::Failed, error.to_string())),
-            }
-        } else {
-            Ok(None)
-        };
-        let (result, prepared) = match (result, prepared) {
-            (Ok(value), Ok(prepared)) => (Ok(value), prepared),
-            (Err(failure), _) | (Ok(_), Err(failure)) => (Err(failure), None),
-        };
-        let (ending, output, outcome) = match result {
-            Ok(value) => {
-                let digest = keyed_digest(env.addressing_key, &value);
-                let outcome = Outcome::Value { value, labels: execution.labels.clone() };
-                (Ending::Done, Some(digest), outcome)
-            }
-            Err(failure) => (ending_of(failure.refusal), None, Outcome::Failed(failure)),
-        };
-        let (_, mut writes) = env.chain.append(
-            Body::Outcome {
-                intent: execution.intent,
-                ending,
-                output,
-                reads: execution.reads,
-                writes: if prepared.is_some() { execution.writes } else { Touched::NONE },
-            },
-            env.now.wall,
-        );
-        let executed = Executed {
-            epoch: execution.offer.attempt.epoch,
-            outcome: Some(outcome.clone()),
-            documents,
-        };
-        writes.push(write_executed(&execution.offer.attempt, &executed));
-        let effect = execution.offer.effect.max(execution.capability.effect);
-        let durability = if writes_something { Durability::Synced } else { durability_of(effect) };
-        let ticket = prepared.map(|prepared| {
-            execution.wrote = executed.documents;
-            writes.extend(prepared.writes);
-            prepared.ticket
-        });
-        execution.phase = Phase::Committing(outcome);
-        self.outputs.push(ExecutorOutput::Persist(
-            Batch { writes, durability },
-            Persisting::Outcome(key.0, key.1.clone(), ticket),
-        ));
     }
 
     /// A running agent asks for something.
@@ -648,11 +521,21 @@ impl Executor {
     }
 
     /// What an agent called ended.
-    pub fn child_concluded(&mut self, execution: ExecutionId, call: CallId, outcome: Outcome) {
+    ///
+    /// The labels of what it tells become the caller's, also those of a failure: its reason may carry
+    /// what the child read.
+    pub fn child_concluded(
+        &mut self,
+        execution: ExecutionId,
+        call: CallId,
+        outcome: Outcome,
+        labels: BTreeSet<Label>,
+    ) {
         let Some(it) = self.by_id.get(&execution).and_then(|key| self.executions.get_mut(key))
         else {
             return;
         };
+        it.labels.extend(labels);
         let answer = match outcome {
             Outcome::Value { value, labels } => {
                 it.labels.extend(labels);
@@ -665,22 +548,6 @@ impl Executor {
         };
         self.outputs.push(ExecutorOutput::Answer { execution, call, answer });
     }
-}
-
-fn executed_row(attempt: &Attempt) -> Row {
-    let scope = [b"executed:", attempt.run.as_bytes().as_slice()].concat();
-    Row::named(Table::Run, &scope, attempt.step.to_string().as_bytes())
-}
-
-fn write_executed(attempt: &Attempt, executed: &Executed) -> Write {
-    Write::Put(executed_row(attempt), codec::encode(executed))
-}
-
-fn read_executed(attempt: &Attempt, env: &Env<'_>) -> Result<Option<Executed>, ReadError> {
-    let Some(bytes) = env.rows.get(&executed_row(attempt))? else { return Ok(None) };
-    codec::decode(&bytes, EXECUTED_BYTES_MAX)
-        .map(Some)
-        .map_err(|error| ReadError { table: Table::Run, why: error.to_string() })
 }
 
 fn failure(refusal: Refusal, reason: impl Into<String>) -> Failure {

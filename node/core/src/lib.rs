@@ -146,7 +146,8 @@ pub enum Input {
     StrangerTurnedAway,
     /// A batch is persisted, as its durability wanted.
     Persisted(Ticket),
-    /// A batch was not persisted, and no later one will be.
+    /// A batch was not persisted: a row of it is more than a disk takes ([`Write::check`]), or the disk
+    /// failed, and no later one will be.
     PersistFailed(Ticket, String),
     /// A running agent asks for something.
     HostCall {

@@ -78,7 +78,9 @@ pub struct Node {
     runs: Runs,
     dispatch: Dispatch,
     executor: Executor,
-    pending: BTreeMap<Ticket, After>,
+    /// What this input gave to persist.
+    unsent: Vec<Unsent>,
+    pending: BTreeMap<Ticket, Sent>,
     tickets: u64,
     version: u64,
     strangers: u64,
@@ -88,6 +90,24 @@ pub struct Node {
     wrote: BTreeMap<RunId, Vec<DocumentId>>,
     settling: Vec<Settling>,
     outputs: VecDeque<Output>,
+}
+
+/// A batch that is handed to the disk when an input is done with.
+#[derive(Debug)]
+struct Unsent {
+    batch: Batch,
+    after: Vec<After>,
+    /// No disk takes it, and it is refused for itself.
+    is_too_large: bool,
+}
+
+/// A batch that the disk is writing.
+#[derive(Debug)]
+struct Sent {
+    after: Vec<After>,
+    /// The audit chain's end, where this batch brings the chain up to it.
+    head: Option<Head>,
+    is_too_large: bool,
 }
 
 /// A run that ended, whose answer waits until other devices have what it wrote.
@@ -152,6 +172,7 @@ impl Node {
         let fabric = membership.fabric();
         let chain = Chain::open(key.clone(), SegmentId::from_bytes(draw(&mut rng)), context.rows)?;
         let start_nonce = StartNonce(draw(&mut rng));
+        let nonces = ChaCha20Rng::from_seed(draw(&mut rng));
         let replica = Replica::new(key.clone(), &fabric, start_nonce, context.rows)?;
         let mut node = Self {
             me,
@@ -169,8 +190,9 @@ impl Node {
             chain,
             witnesses: Witnesses::open(me, context.rows)?,
             runs: Runs::default(),
-            dispatch: Dispatch::new(key),
+            dispatch: Dispatch::new(key, nonces),
             executor: Executor::default(),
+            unsent: Vec::new(),
             pending: BTreeMap::new(),
             tickets: 0,
             version: 0,
@@ -182,7 +204,7 @@ impl Node {
             settling: Vec::new(),
             outputs: VecDeque::new(),
         };
-        let mut writes = node.chain.start(boot, None, context.now.wall);
+        let mut writes = node.chain.start(boot, context.now.wall);
         // On the disk before anything is written under it, so that no later start can draw it unseen.
         let row = Row::named(Table::Node, &[], b"start nonce");
         writes.push(Write::Put(row, start_nonce.0.to_vec()));
@@ -201,7 +223,10 @@ impl Node {
         node.offer_agents(context);
         let neighbours = node.neighbours();
         let mut env = environment!(node, context, neighbours);
-        node.runs.resume(&mut env)?;
+        for unreadable in node.runs.resume(&mut env)? {
+            node.warn(unreadable);
+        }
+        node.settle_kept(me, context);
         node.pump(context);
         Ok(node)
     }
@@ -243,6 +268,7 @@ impl Node {
         let presence = self.presence.poll_timeout().map(|at| (at, "presence is renewed"));
         let timer = self.schedule.poll_timeout(now).map(|at| (at, "a timer is due"));
         let head = self.witnesses.poll_timeout(&self.chain).map(|at| (at, "a head is shown"));
+        let checkpoint = self.chain.poll_timeout().map(|at| (at, "a checkpoint is due"));
         let settling = self.settling.iter().map(|it| it.until).min();
         let settling = settling.map(|at| (at, "other devices may have what was written"));
         [
@@ -250,6 +276,7 @@ impl Node {
             presence,
             timer,
             head,
+            checkpoint,
             settling,
             self.membership.poll_timeout(),
             self.dispatch.poll_timeout(),
@@ -276,10 +303,16 @@ impl Node {
             let (_, writes) = self.chain.append(Body::Strangers { count }, now.wall);
             self.persist(Batch::ordered(writes), After::Nothing);
         }
-        if let Some(head) = self.witnesses.due(&self.chain, now.mono) {
-            self.persist(Batch::synced(Vec::new()), After::Shown(head));
+        let checkpoint = self.chain.handle_timeout(now);
+        if !checkpoint.is_empty() {
+            self.persist(Batch::ordered(checkpoint), After::Nothing);
         }
         self.pump(context);
+        // After all records of this turn were handed over: a head is shown as the disk has it.
+        if let Some(head) = self.witnesses.due(&self.chain, now.mono) {
+            self.persist(Batch::synced(Vec::new()), After::Shown(head));
+            self.hand_over(now);
+        }
     }
 
     /// Takes what happened outside.
@@ -299,12 +332,20 @@ impl Node {
             }
             Input::Disconnected { device } => self.disconnected(device, context),
             Input::StreamOpened { stream, device, protocol } => {
+                let replaced = self.links.to(&device, protocol).is_some_and(|old| old != stream);
+                if replaced && protocol == Protocol::Run {
+                    self.stream_closed(device, protocol, context);
+                }
                 self.links.opened(stream, device, protocol);
                 self.stream_opened(device, protocol, context);
             }
             Input::Frame { stream, bytes } => {
                 if let Some((device, protocol)) = self.links.stream(stream) {
-                    self.frame(device, protocol, &bytes, context);
+                    // What comes late on a run stream that was replaced was cut off.
+                    let late = self.links.to(&device, protocol) != Some(stream);
+                    if !(late && protocol == Protocol::Run) {
+                        self.frame(device, protocol, &bytes, context);
+                    }
                 }
             }
             Input::StreamClosed { stream } => {
@@ -317,13 +358,21 @@ impl Node {
                 self.stranger(now);
             }
             Input::Persisted(ticket) => {
-                if let Some(after) = self.pending.remove(&ticket) {
-                    self.persisted(after, context);
+                if let Some(sent) = self.pending.remove(&ticket) {
+                    if let Some(head) = sent.head {
+                        self.chain.stored(head);
+                    }
+                    for after in sent.after {
+                        self.persisted(after, context);
+                    }
                 }
             }
             Input::PersistFailed(ticket, reason) => {
-                if let Some(after) = self.pending.remove(&ticket) {
-                    self.persist_failed(after, &reason, context);
+                if let Some(sent) = self.pending.remove(&ticket) {
+                    self.disk_failed(&reason, sent.is_too_large);
+                    for after in sent.after {
+                        self.persist_failed(after, &reason, context);
+                    }
                 }
             }
             Input::HostCall { execution, call, request } => {
@@ -368,7 +417,10 @@ impl Node {
             }
             Input::Command { door, command } => self.command(door, command, context),
             Input::DoorClosed { door } => {
-                self.runs.door_closed(door);
+                let runs = self.runs.door_closed(door);
+                let neighbours = self.neighbours();
+                let mut env = environment!(self, context, neighbours);
+                self.dispatch.door_closed(&runs, &mut env);
                 self.invitations.door_closed(door, now, &mut self.membership);
             }
         }
@@ -407,6 +459,7 @@ impl Node {
                 break;
             }
         }
+        self.hand_over(context.now);
         self.settle(context.now);
         self.presence.own_mut().queue = self.executor.queue();
         if let Some(message) = self.presence.poll(context.now) {
@@ -442,12 +495,49 @@ impl Node {
         }
     }
 
+    /// Has a batch persisted when this input is done with.
     fn persist(&mut self, batch: Batch, after: After) {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        self.pending.insert(ticket, after);
-        let Batch { writes, durability } = batch;
-        self.outputs.push_back(Output::Persist { ticket, writes, durability });
+        let is_too_large = batch.check().is_err();
+        self.unsent.push(Unsent { batch, after: vec![after], is_too_large });
+    }
+
+    /// Hands to the disk what this input gave to persist: in the order of the audit records, so that
+    /// the disk holds the chain without a gap at any moment, and without the records of what no disk
+    /// takes.
+    fn hand_over(&mut self, now: Now) {
+        let mut unsent = std::mem::take(&mut self.unsent);
+        if unsent.is_empty() {
+            return;
+        }
+        if unsent.iter().any(|it| it.is_too_large) {
+            let batches = unsent.iter_mut().map(|it| (&mut it.batch.writes, it.is_too_large));
+            let stand_ins = self.chain.withdraw(&mut batches.collect::<Vec<_>>());
+            if !stand_ins.is_empty() {
+                let batch = Batch::ordered(stand_ins);
+                unsent.push(Unsent { batch, after: Vec::new(), is_too_large: false });
+            }
+        }
+        let writes = unsent.iter().flat_map(|it| &it.batch.writes);
+        let positions: Vec<u64> = writes.filter_map(audit::position_of).collect();
+        debug_assert_eq!(
+            positions.len(),
+            self.chain.appended(),
+            "what is appended is persisted with what it is about"
+        );
+        if !positions.is_sorted() {
+            unsent = one_batch(unsent);
+        }
+        let is_record = |write: &Write| audit::position_of(write).is_some();
+        let newest = unsent.iter().rposition(|it| it.batch.writes.iter().any(is_record));
+        for (at, Unsent { batch, after, is_too_large }) in unsent.into_iter().enumerate() {
+            self.tickets += 1;
+            let ticket = Ticket(self.tickets);
+            let head = if newest == Some(at) { self.chain.head() } else { None };
+            self.pending.insert(ticket, Sent { after, head, is_too_large });
+            let Batch { writes, durability } = batch;
+            self.outputs.push_back(Output::Persist { ticket, writes, durability });
+        }
+        self.chain.handed_over(now.mono);
     }
 
     fn persisted(&mut self, after: After, context: Context<'_>) {
@@ -486,12 +576,20 @@ impl Node {
         }
     }
 
-    fn persist_failed(&mut self, after: After, reason: &str, context: Context<'_>) {
-        let text = format!("nothing can be written to the disk any more: {reason}");
+    /// Warns of a batch that was not written.
+    fn disk_failed(&mut self, reason: &str, is_too_large: bool) {
+        let text = if is_too_large {
+            format!("something was too large to be kept: {reason}")
+        } else {
+            format!("nothing can be written to the disk any more: {reason}")
+        };
         if !self.warnings.contains(&text) {
             self.warnings.push(text.clone());
             self.tell_watchers(Event::Warning { text });
         }
+    }
+
+    fn persist_failed(&mut self, after: After, reason: &str, context: Context<'_>) {
         let neighbours = self.neighbours();
         let mut env = environment!(self, context, neighbours);
         match after {
@@ -625,6 +723,19 @@ impl Node {
     }
 }
 
+/// All that a disk may take as one batch, behind it what no disk takes: for records that came to stand
+/// in two batches the other way round.
+fn one_batch(unsent: Vec<Unsent>) -> Vec<Unsent> {
+    let (too_large, taken): (Vec<_>, Vec<_>) = unsent.into_iter().partition(|it| it.is_too_large);
+    let (mut batch, mut after) = (Batch::ordered(Vec::new()), Vec::new());
+    for one in taken {
+        batch.writes.extend(one.batch.writes);
+        batch.durability = batch.durability.max(one.batch.durability);
+        after.extend(one.after);
+    }
+    std::iter::once(Unsent { batch, after, is_too_large: false }).chain(too_large).collect()
+}
+
 /// Draws bytes.
 pub(crate) fn draw<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
     let mut bytes = [0; N];
@@ -651,3 +762,6 @@ fn device_named(subjects: &[Subject], word: &str) -> Result<DeviceId, String> {
 
 /// The devices that the words bind steps to.
 type Named = BTreeMap<StepIndex, DeviceId>;
+
+#[cfg(test)]
+mod tests;

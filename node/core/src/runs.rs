@@ -10,30 +10,31 @@ use std::{
 };
 
 use weft_protocol::{
-    codec,
     decision::Subject,
     document::DocumentKind,
     graph::{Argument, Label, Plan, Step, StepId, StepIndex},
     host_call::Refusal,
     id::{DeviceId, DocumentId, RunId},
-    manifest::JsonType,
-    row::{Durability, Item, ReadError, Row, Rows, Table, Write},
-    run::{Failure, Journal, Outcome, RunState},
+    manifest::{EffectClass, JsonType},
+    row::{Durability, ReadError, Write},
+    run::{Attempt, Failure, Journal, Outcome, RunState},
     time::WallTime,
     value::Value,
 };
 
 use crate::{
-    dispatch::{Requester, Task},
+    dispatch::{Requester, Task, Tried},
     door::{DoorId, RunView},
     env::{Batch, Env},
     replica::{self, Edit},
 };
 
+mod journal;
+
+pub use journal::read_journal;
+
 /// How long a step may take: a model on a phone needs minutes for a long text.
 const STEP_DEADLINE: Duration = Duration::from_secs(600);
-/// The most bytes of a journal entry: a plan with its arguments, or an outcome.
-const JOURNAL_BYTES_MAX: usize = 1 << 20;
 
 /// What a person asks to be carried out.
 #[derive(Clone, PartialEq, Debug)]
@@ -63,8 +64,8 @@ pub enum RunsOutput {
     Dispatch {
         /// What.
         task: Box<Task>,
-        /// Under which epoch, and where it was tried before: after a restart.
-        resumed: Option<(u32, DeviceId)>,
+        /// How it was tried before this start of the node.
+        tried: Option<Tried>,
     },
     /// Stop what is under way.
     CancelTasks(RunId),
@@ -86,6 +87,8 @@ pub enum RunsOutput {
         failure: Option<String>,
         /// Documents that the run may have written.
         wrote: bool,
+        /// The devices that were asked for its steps.
+        asked: BTreeSet<DeviceId>,
     },
 }
 
@@ -112,6 +115,8 @@ struct Run {
     started: WallTime,
     steps: BTreeMap<StepIndex, StepState>,
     entries: u64,
+    /// The devices that were asked for its steps.
+    asked: BTreeSet<DeviceId>,
     cancelled: bool,
     finished: Option<RunState>,
 }
@@ -149,12 +154,20 @@ impl Runs {
         self.runs.get(run).and_then(|run| run.door)
     }
 
-    /// A door is gone; its runs go on.
-    pub fn door_closed(&mut self, door: DoorId) {
-        for run in self.runs.values_mut().filter(|run| run.door == Some(door)) {
+    /// The runs under way.
+    pub fn open(&self) -> impl Iterator<Item = RunId> {
+        self.runs.keys().copied()
+    }
+
+    /// A door is gone; its runs go on. Gives which.
+    pub fn door_closed(&mut self, door: DoorId) -> BTreeSet<RunId> {
+        let mut its = BTreeSet::new();
+        for (id, run) in self.runs.iter_mut().filter(|(_, run)| run.door == Some(door)) {
             run.door = None;
             run.request.can_ask = false;
+            its.insert(*id);
         }
+        its
     }
 
     /// Starts a run under an id that was drawn for it.
@@ -194,11 +207,12 @@ impl Runs {
             started: env.now.wall,
             steps,
             entries: 0,
+            asked: BTreeSet::new(),
             cancelled: false,
             finished: None,
         };
         let mut writes = prepared.writes;
-        writes.push(state.entry(run, &started));
+        writes.extend([state.entry(run, &started), journal::open(run)]);
         self.runs.insert(run, state);
         self.outputs.push(RunsOutput::Persist(
             Batch { writes, durability: Durability::Synced },
@@ -206,37 +220,30 @@ impl Runs {
         ));
     }
 
-    /// Takes up the runs that a start of this node before this one left unfinished.
+    /// Takes up the runs that a start of this node before this one left unfinished. Gives what could not
+    /// be read of them.
     ///
     /// # Errors
     ///
-    /// The journal cannot be read.
-    pub fn resume(&mut self, env: &mut Env<'_>) -> Result<(), ReadError> {
-        let mut journals: BTreeMap<Vec<u8>, BTreeMap<u64, Journal>> = BTreeMap::new();
-        for (row, bytes) in env.rows.scan_table(Table::Run)? {
-            let Item::Numbered(number) = row.item else { continue };
-            let Ok(entry) = codec::decode(&bytes, JOURNAL_BYTES_MAX) else { continue };
-            journals.entry(row.scope).or_default().insert(number, entry);
+    /// Which runs are open cannot be read.
+    pub fn resume(&mut self, env: &mut Env<'_>) -> Result<Vec<String>, ReadError> {
+        let mut unreadable = Vec::new();
+        for run in journal::open_runs(env.rows)? {
+            let found = journal::find(run, env.rows);
+            let say = |error: &ReadError| format!("of run {}, {error}", run.short());
+            unreadable.extend(found.unreadable.iter().map(say));
+            self.take_up(run, found, env);
         }
-        for (scope, journal) in journals {
-            let Ok(run) = <[u8; 16]>::try_from(scope.as_slice()).map(RunId::from_bytes) else {
-                continue;
-            };
-            let finished = journal.values().any(|entry| matches!(entry, Journal::Finished { .. }));
-            if !finished {
-                self.take_up(run, journal, env);
-            }
-        }
-        Ok(())
+        Ok(unreadable)
     }
 
-    fn take_up(&mut self, run: RunId, journal: BTreeMap<u64, Journal>, env: &mut Env<'_>) {
-        let entries = journal.keys().next_back().map_or(0, |last| last + 1);
-        let mut tried = BTreeMap::new();
-        let mut state = None;
-        for entry in journal.into_values() {
-            match entry {
-                Journal::Started { words, plan, time, local_time, time_zone } => {
+    fn take_up(&mut self, run: RunId, found: journal::Found, env: &mut Env<'_>) {
+        let mut tried: BTreeMap<StepIndex, Tried> = BTreeMap::new();
+        let mut taken_up: Option<Run> = None;
+        let unreadable = !found.unreadable.is_empty();
+        for entry in found.entries {
+            match (entry, &mut taken_up) {
+                (Journal::Started { words, plan, time, local_time, time_zone }, it @ None) => {
                     let steps =
                         plan.steps.iter().map(|step| (step.index, StepState::Waiting)).collect();
                     let named = named(&plan, env);
@@ -250,40 +257,90 @@ impl Runs {
                         can_ask: false,
                         named,
                     };
-                    state = Some(Run {
+                    *it = Some(Run {
                         door: None,
                         request,
                         started: time,
                         steps,
-                        entries,
+                        entries: found.next,
+                        asked: BTreeSet::new(),
                         cancelled: false,
                         finished: None,
                     });
                 }
-                Journal::Offered { attempt, executor, .. } if attempt.step.0.len() == 1 => {
-                    tried.insert(attempt.step.root(), (attempt.epoch + 1, executor));
-                }
-                Journal::Ended { attempt, outcome, .. } if attempt.step.0.len() == 1 => {
-                    if let Some(state) = &mut state {
-                        state.steps.insert(attempt.step.root(), StepState::Ended(outcome));
+                (Journal::Offered { attempt, executor, intent, .. }, Some(it)) => {
+                    it.asked.insert(executor);
+                    if attempt.step.0.len() == 1 {
+                        let Attempt { step, epoch, .. } = attempt;
+                        let effect = it.effect(step.root());
+                        let new = Tried { epoch, executor, intent, effect, acknowledged: false };
+                        tried.insert(step.root(), new);
                     }
                 }
-                Journal::Offered { .. }
-                | Journal::Ended { .. }
-                | Journal::IntentKnown { .. }
-                | Journal::Finished { .. }
-                | Journal::Logged { .. } => {}
+                (Journal::IntentKnown { attempt }, Some(_)) if attempt.step.0.len() == 1 => {
+                    if let Some(tried) = tried.get_mut(&attempt.step.root()) {
+                        tried.acknowledged |= tried.epoch == attempt.epoch;
+                    }
+                }
+                (Journal::Ended { attempt, outcome, .. }, Some(it))
+                    if attempt.step.0.len() == 1 =>
+                {
+                    it.steps.insert(attempt.step.root(), StepState::Ended(outcome));
+                }
+                (Journal::Finished { .. }, _) => return,
+                (
+                    Journal::Started { .. }
+                    | Journal::Offered { .. }
+                    | Journal::IntentKnown { .. }
+                    | Journal::Ended { .. }
+                    | Journal::Logged { .. },
+                    _,
+                ) => {}
             }
         }
-        if let Some(state) = state {
-            self.runs.insert(run, state);
-            self.advance_with(run, &tried, env);
+        let Some(mut it) = taken_up else {
+            // Without its beginning nothing of it can go on; its view says so.
+            self.lose(run, found.next, env);
+            return;
+        };
+        if unreadable {
+            // What can't be read may have told of any step that has no end.
+            for step in &it.request.plan.steps {
+                let open = !matches!(it.steps.get(&step.index), Some(StepState::Ended(_)));
+                if open && step.effect > EffectClass::ReadOnly {
+                    it.steps.insert(step.index, StepState::Ended(Outcome::Uncertain));
+                }
+            }
         }
+        self.runs.insert(run, it);
+        self.advance_with(run, &tried, env);
+    }
+
+    /// Ends a run whose beginning can't be read.
+    fn lose(&mut self, run: RunId, entries: u64, env: &mut Env<'_>) {
+        let state = RunState::Uncertain;
+        let finished = Journal::Finished { state, time: env.now.wall };
+        let mut writes = vec![journal::entry(run, entries, &finished), journal::close(run)];
+        let content = Value::map([
+            ("state", Value::from(state.word())),
+            ("ended", Value::Int(env.now.wall.unix_millis())),
+        ]);
+        let update = Edit::Update { id: document_id(run), content };
+        let ticket = env.replica.prepare(vec![update], &env.documents()).ok().map(|prepared| {
+            writes.extend(prepared.writes);
+            prepared.ticket
+        });
+        self.outputs
+            .push(RunsOutput::Persist(Batch::ordered(writes), Persisting::Finish(run, ticket)));
     }
 
     /// A journal entry of a run of this device, to be written with what it tells of.
     pub fn journal(&mut self, run: &RunId, entry: &Journal) -> Option<Write> {
-        Some(self.runs.get_mut(run)?.entry(*run, entry))
+        let it = self.runs.get_mut(run)?;
+        if let Journal::Offered { executor, .. } = entry {
+            it.asked.insert(*executor);
+        }
+        Some(it.entry(*run, entry))
     }
 
     /// A batch is persisted.
@@ -351,7 +408,8 @@ impl Runs {
             state,
             outputs,
             failure,
-            wrote: effect >= Some(weft_protocol::manifest::EffectClass::Idempotent),
+            wrote: effect >= Some(EffectClass::Idempotent),
+            asked: run.asked,
         });
     }
 
@@ -376,27 +434,26 @@ impl Runs {
     }
 
     /// Starts what can start, and ends the run when nothing is under way any more.
-    fn advance_with(
-        &mut self,
-        id: RunId,
-        tried: &BTreeMap<StepIndex, (u32, DeviceId)>,
-        env: &mut Env<'_>,
-    ) {
+    fn advance_with(&mut self, id: RunId, tried: &BTreeMap<StepIndex, Tried>, env: &mut Env<'_>) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         if run.finished.is_some() {
             return;
         }
         if !run.cancelled {
             for step in run.ready() {
-                let resumed = tried.get(&step.index).copied();
+                let tried = tried.get(&step.index).copied();
                 match run.task(id, &step, env) {
                     Ok(task) => {
                         run.steps.insert(step.index, StepState::UnderWay);
                         let task = Box::new(task);
-                        self.outputs.push(RunsOutput::Dispatch { task, resumed });
+                        self.outputs.push(RunsOutput::Dispatch { task, tried });
                     }
                     Err(failure) => {
-                        let outcome = Outcome::Failed(failure);
+                        let outcome = if tried.is_some_and(|tried| tried.may_have_acted()) {
+                            Outcome::Uncertain
+                        } else {
+                            Outcome::Failed(failure)
+                        };
                         run.steps.insert(step.index, StepState::Ended(outcome));
                     }
                 }
@@ -408,7 +465,7 @@ impl Runs {
         let state = run.conclusion();
         run.finished = Some(state);
         let finished = Journal::Finished { state, time: env.now.wall };
-        let mut writes = vec![run.entry(id, &finished)];
+        let mut writes = vec![run.entry(id, &finished), journal::close(id)];
         let content = view_of(&run.request.words, state, &env.me, run.started, Some(env.now.wall));
         let update = Edit::Update { id: document_id(id), content };
         // A view that can't be written is no reason to lose the run's end.
@@ -423,9 +480,14 @@ impl Runs {
 
 impl Run {
     fn entry(&mut self, run: RunId, entry: &Journal) -> Write {
-        let row = Row::numbered(Table::Run, run.as_bytes(), self.entries);
+        let number = self.entries;
         self.entries += 1;
-        Write::Put(row, codec::encode(entry))
+        journal::entry(run, number, entry)
+    }
+
+    fn effect(&self, index: StepIndex) -> EffectClass {
+        let step = self.request.plan.steps.iter().find(|step| step.index == index);
+        step.map_or(EffectClass::AtMostOnce, |step| step.effect)
     }
 
     /// The steps that wait for nothing any more.
@@ -443,19 +505,16 @@ impl Run {
             .collect()
     }
 
+    /// How it ended. What a person stopped too late is done, and what may have happened is uncertain.
     fn conclusion(&self) -> RunState {
-        if self.cancelled {
-            return RunState::Cancelled;
-        }
         let outcomes = self.steps.values();
         if outcomes.clone().any(|step| matches!(step, StepState::Ended(Outcome::Uncertain))) {
             return RunState::Uncertain;
         }
         if outcomes.clone().all(|step| matches!(step, StepState::Ended(Outcome::Value { .. }))) {
-            RunState::Done
-        } else {
-            RunState::Failed
+            return RunState::Done;
         }
+        if self.cancelled { RunState::Cancelled } else { RunState::Failed }
     }
 
     fn task(&self, run: RunId, step: &Step, env: &Env<'_>) -> Result<Task, Failure> {
@@ -491,6 +550,7 @@ impl Run {
             run,
             step: step.index.into(),
             owner: env.me,
+            above: Vec::new(),
             capability: step.capability.clone(),
             arguments: Value::Map(arguments),
             labels,
@@ -590,21 +650,4 @@ pub fn view(
         started: time("started")?,
         ended: time("ended"),
     })
-}
-
-/// A run's journal, in order.
-///
-/// # Errors
-///
-/// The rows cannot be read.
-pub fn read_journal(run: RunId, rows: &dyn Rows) -> Result<Vec<Journal>, ReadError> {
-    rows.scan_from(Table::Run, run.as_bytes(), 0, 10_000)?
-        .into_iter()
-        .map(|(number, bytes)| {
-            codec::decode(&bytes, JOURNAL_BYTES_MAX).map_err(|error| ReadError {
-                table: Table::Run,
-                why: format!("journal entry {number}: {error}"),
-            })
-        })
-        .collect()
 }

@@ -29,7 +29,7 @@ use weft_protocol::{
     id::{BootId, DeviceId, Digest},
     manifest::{EffectClass, Manifest},
     row::{MemoryRows, Rows as _, Table},
-    run::{Failure, RunState},
+    run::{Failure, Offer, RunMessage, RunState},
     signed::Signed,
     time::{Now, Timestamp, WallTime},
     value::Value,
@@ -40,6 +40,9 @@ use weft_trust::{
     keyring::Keyring,
     secret::DeviceSecret,
 };
+
+#[path = "two_devices/once.rs"]
+mod once;
 
 const AGENT: &str = r#"
 name = "echo"
@@ -55,6 +58,34 @@ effect = "read-only"
 required = ["text"]
 [capability.arguments.properties]
 text = { type = "string" }
+
+[[capability]]
+name = "echo.write"
+description = "Writes it down."
+effect = "idempotent"
+[capability.arguments]
+required = ["text"]
+[capability.arguments.properties]
+text = { type = "string" }
+
+[[capability]]
+name = "echo.once"
+description = "Says it once and never again."
+effect = "at-most-once"
+[capability.arguments]
+required = ["text"]
+[capability.arguments.properties]
+text = { type = "string" }
+
+[[capability]]
+name = "echo.relay"
+description = "Has another say it."
+effect = "read-only"
+calls = ["echo.say"]
+[capability.arguments]
+required = ["text"]
+[capability.arguments.properties]
+text = { type = "string" }
 "#;
 
 /// Rules by the point at which they are asked.
@@ -62,11 +93,14 @@ text = { type = "string" }
 struct Stub {
     owner: Effect,
     executor: Effect,
+    /// What is denied to a device by its name.
+    barred: Option<&'static str>,
 }
 
 impl Policy for Stub {
     fn decide(&self, question: &Question) -> Decision {
         let effect = match question.point {
+            _ if self.barred == Some(&question.owner.name) => Effect::Deny,
             Point::Owner => self.owner,
             Point::Executor | Point::HostCall => self.executor,
         };
@@ -85,6 +119,9 @@ struct Device {
     replies: Vec<Reply>,
     events: Vec<Event>,
     executions: Vec<(ExecutionId, Value)>,
+    /// Agents started so far, through all starts of the node.
+    begun: usize,
+    starts: u64,
     stopped: Vec<ExecutionId>,
 }
 
@@ -93,6 +130,17 @@ struct Fabric {
     devices: Vec<Device>,
     now: Now,
     cut: bool,
+    /// Streams opened so far.
+    streams: u64,
+    /// Frames of runs that are lost although nothing is cut.
+    lose: Option<fn(&RunMessage) -> bool>,
+    /// The round of streams in which the run stream was opened.
+    run_streams: u64,
+    /// Frames that the server sent on run streams.
+    overheard: Vec<(StreamId, Vec<u8>)>,
+    /// Offers that were made.
+    offers: Vec<Offer>,
+    keep_offers: bool,
 }
 
 fn secret(n: u8) -> DeviceSecret {
@@ -110,24 +158,39 @@ fn statements() -> Vec<Signed> {
         kind: Kind::Laptop,
     };
     let first = genesis(new, WallTime::default(), &mut rng);
-    let graph = Graph::new(first.clone()).unwrap();
+    let mut graph = Graph::new(first.clone()).unwrap();
     let mut keyring = Keyring::new(laptop.agreement().clone());
     keyring.learn(&graph);
-    let add = Author::new(&graph, &keyring, laptop.signing())
-        .add(
-            NewDevice {
-                device: server.id(),
-                agreement: server.agreement().public(),
-                name: "server".parse().unwrap(),
-                kind: Kind::Server,
-                role: Role::Member,
-                confirmed: true,
-            },
-            WallTime::default(),
-            &mut rng,
-        )
-        .unwrap();
-    vec![first, add]
+    let mut statements = vec![first];
+    for (secret, name, kind) in
+        [(server, "server", Kind::Server), (secret(3), "phone", Kind::Phone)]
+    {
+        let new = NewDevice {
+            device: secret.id(),
+            agreement: secret.agreement().public(),
+            name: name.parse().unwrap(),
+            kind,
+            role: Role::Member,
+            confirmed: true,
+        };
+        let author = Author::new(&graph, &keyring, laptop.signing());
+        let add = author.add(new, WallTime::default(), &mut rng).unwrap();
+        graph.insert(add.clone()).unwrap();
+        statements.push(add);
+    }
+    statements
+}
+
+fn config(n: u8, start: u64) -> NodeConfig {
+    let manifest = Manifest::parse(AGENT).unwrap();
+    let component: Arc<[u8]> = Arc::from(b"component".as_slice());
+    let start_byte = u8::try_from(start).unwrap();
+    NodeConfig {
+        secret: secret(n),
+        boot: BootId { counter: start, random: n.into() },
+        seed: [n + 10 * start_byte; 32],
+        agents: vec![Installed::new(manifest, AGENT, component, true)],
+    }
 }
 
 impl Fabric {
@@ -138,16 +201,8 @@ impl Fabric {
             .map(|(n, policy)| {
                 let mut rows = MemoryRows::default();
                 rows.apply(membership::store(&statements()));
-                let manifest = Manifest::parse(AGENT).unwrap();
-                let component: Arc<[u8]> = Arc::from(b"component".as_slice());
-                let config = NodeConfig {
-                    secret: secret(n),
-                    boot: BootId { counter: 1, random: n.into() },
-                    seed: [n; 32],
-                    agents: vec![Installed::new(manifest, AGENT, component, true)],
-                };
                 let context = Context { now, rows: &rows, policy: &policy };
-                let node = Node::start(config, context).unwrap();
+                let node = Node::start(config(n, 1), context).unwrap();
                 Device {
                     node,
                     rows,
@@ -155,11 +210,23 @@ impl Fabric {
                     replies: vec![],
                     events: vec![],
                     executions: vec![],
+                    begun: 0,
+                    starts: 1,
                     stopped: vec![],
                 }
             })
             .collect();
-        let mut fabric = Self { devices, now, cut: false };
+        let mut fabric = Self {
+            devices,
+            now,
+            cut: false,
+            streams: 0,
+            lose: None,
+            run_streams: 0,
+            overheard: vec![],
+            offers: vec![],
+            keep_offers: false,
+        };
         fabric.settle();
         fabric.connect();
         fabric
@@ -176,12 +243,33 @@ impl Fabric {
             self.feed(device, Input::Connected { device: peer, address: "there".into() });
         }
         for protocol in Protocol::SPOKEN {
-            for device in 0..2 {
-                let peer = self.id(1 - device);
-                let stream = StreamId(protocol as u64);
-                self.feed(device, Input::StreamOpened { stream, device: peer, protocol });
-            }
+            self.open(protocol);
         }
+        self.settle();
+    }
+
+    /// Opens a stream, in place of the one that there is.
+    fn open(&mut self, protocol: Protocol) {
+        self.streams += 1;
+        let stream = StreamId(self.streams * 100 + protocol as u64);
+        if protocol == Protocol::Run {
+            self.run_streams = self.streams;
+        }
+        for device in 0..2 {
+            let peer = self.id(1 - device);
+            self.feed(device, Input::StreamOpened { stream, device: peer, protocol });
+        }
+    }
+
+    /// The power of a device goes and comes back: what was not written is gone.
+    fn restart(&mut self, device: usize) {
+        self.disconnect();
+        let it = &mut self.devices[device];
+        it.starts += 1;
+        it.executions.clear();
+        let context = Context { now: self.now, rows: &it.rows, policy: &it.policy };
+        let n = u8::try_from(device + 1).unwrap();
+        it.node = Node::start(config(n, it.starts), context).unwrap();
         self.settle();
     }
 
@@ -211,6 +299,7 @@ impl Fabric {
                     let it = &mut self.devices[device];
                     match output {
                         Output::Send { stream, bytes } => {
+                            self.overhear(device, stream, &bytes);
                             frames.push_back((1 - device, stream, bytes));
                         }
                         Output::Persist { ticket, writes, .. } => {
@@ -219,6 +308,7 @@ impl Fabric {
                         }
                         Output::Execute { execution, arguments, .. } => {
                             it.executions.push((execution, arguments));
+                            it.begun += 1;
                         }
                         Output::StopExecution(execution) => it.stopped.push(execution),
                         Output::Reply { reply, .. } => it.replies.push(reply),
@@ -239,13 +329,31 @@ impl Fabric {
             }
             while let Some((to, stream, bytes)) = frames.pop_front() {
                 idle = false;
-                if !self.cut {
+                let is_run = stream.0 % 100 == Protocol::Run as u64;
+                let lost = self.lose.is_some_and(|lose| {
+                    is_run && codec::decode(&bytes, 1 << 20).is_ok_and(|message| lose(&message))
+                });
+                if !self.cut && !lost {
                     self.feed(to, Input::Frame { stream, bytes });
                 }
             }
             if idle {
                 return;
             }
+        }
+    }
+
+    fn overhear(&mut self, from: usize, stream: StreamId, bytes: &[u8]) {
+        if stream.0 % 100 != Protocol::Run as u64 {
+            return;
+        }
+        if from == 1 {
+            self.overheard.push((stream, bytes.to_vec()));
+        }
+        if self.keep_offers
+            && let Ok(RunMessage::Offer(offer)) = codec::decode(bytes, 1 << 20)
+        {
+            self.offers.push(*offer);
         }
     }
 
@@ -261,13 +369,18 @@ impl Fabric {
 
     /// The laptop's person wants it said on the server.
     fn say_on_server(&mut self, can_ask: bool) {
+        self.do_on_server("echo.say", EffectClass::ReadOnly, can_ask);
+    }
+
+    /// The laptop's person wants something done on the server.
+    fn do_on_server(&mut self, capability: &str, effect: EffectClass, can_ask: bool) {
         let step = Step {
             index: StepIndex(1),
-            capability: "echo.say".parse().unwrap(),
+            capability: capability.parse().unwrap(),
             arguments: BTreeMap::from([("text".into(), Argument::Literal("hello".into()))]),
             device: Some("server".into()),
             after: [].into(),
-            effect: EffectClass::ReadOnly,
+            effect,
             may_call: vec![],
         };
         let command = Command::Do {
@@ -301,7 +414,8 @@ impl Fabric {
 
     fn records(&self, device: usize) -> Vec<Body> {
         let rows = &self.devices[device].rows;
-        audit::verify(self.id(device), vec![], rows).expect("the chain verifies");
+        audit::verify(self.id(device), vec![], rows, audit::Signatures::Every)
+            .expect("the chain verifies");
         rows.scan_from(Table::Audit, &[], 0, 1_000)
             .unwrap()
             .into_iter()
@@ -318,7 +432,8 @@ impl Fabric {
             Body::Intent { point, decision, .. } => Some(format!("{point} {}", decision.effect)),
             Body::Outcome { ending, .. } => Some(ending.to_string()),
             Body::Segment { .. }
-            | Body::Checkpoint
+            | Body::Checkpoint { .. }
+            | Body::Withdrawn
             | Body::Trust { .. }
             | Body::Operator { .. }
             | Body::Strangers { .. } => None,
@@ -327,7 +442,7 @@ impl Fabric {
     }
 }
 
-const ALLOW: Stub = Stub { owner: Effect::Allow, executor: Effect::Allow };
+const ALLOW: Stub = Stub { owner: Effect::Allow, executor: Effect::Allow, barred: None };
 
 #[test]
 fn a_step_runs_where_the_words_say_and_both_chains_tell_of_it() {
@@ -367,7 +482,7 @@ fn what_the_owners_rules_deny_is_never_offered() {
 
 #[test]
 fn what_is_asked_runs_after_a_persons_yes_and_not_after_a_no() {
-    let ask = Stub { owner: Effect::Ask, executor: Effect::Ask };
+    let ask = Stub { owner: Effect::Ask, executor: Effect::Ask, ..ALLOW };
     for yes in [true, false] {
         let mut fabric = Fabric::new(ask.clone(), ask.clone());
         fabric.say_on_server(true);
@@ -393,7 +508,7 @@ fn what_is_asked_runs_after_a_persons_yes_and_not_after_a_no() {
 
 #[test]
 fn what_is_asked_is_denied_where_nobody_can_be_asked() {
-    let ask = Stub { owner: Effect::Ask, executor: Effect::Ask };
+    let ask = Stub { owner: Effect::Ask, executor: Effect::Ask, ..ALLOW };
     let mut fabric = Fabric::new(ask.clone(), ask);
     fabric.say_on_server(false);
     assert_eq!(fabric.ended().unwrap().0, RunState::Failed);

@@ -11,6 +11,9 @@ use weft_protocol::{
 
 use crate::dice::Dice;
 
+/// The reasons that agents give for ending badly, by which time they have done what they were for.
+pub(crate) const ENDS_BADLY: [&str; 2] = ["the agent trapped", "the agent hung"];
+
 /// What an agent does next.
 #[derive(Debug)]
 pub(crate) enum Act {
@@ -64,6 +67,12 @@ impl Play {
         (self.nosy, self.hangs, self.fails) = (false, false, true);
     }
 
+    /// It will end well.
+    #[cfg(test)]
+    pub(crate) fn ends_well(&mut self) {
+        (self.nosy, self.hangs, self.fails) = (false, false, false);
+    }
+
     /// How long it works before it says something again, in microseconds.
     pub(crate) fn pace(&self, dice: &mut Dice) -> u64 {
         match self.capability.as_str() {
@@ -92,7 +101,7 @@ impl Play {
         };
         match self.act(answer) {
             Act::End(Ok(_)) if self.fails => {
-                let reason = "the agent trapped".to_owned();
+                let reason = ENDS_BADLY[0].to_owned();
                 Act::End(Err(Failure { refusal: Refusal::Failed, reason }))
             }
             act @ (Act::Call(_) | Act::Say(_) | Act::End(_)) => act,

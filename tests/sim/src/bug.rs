@@ -5,7 +5,9 @@ use weft_protocol::{
     codec,
     decision::Point,
     frame::Protocol,
+    manifest::EffectClass,
     row::{Table, Write},
+    run::{Executed, Stage},
     signed::Signed,
     sync::SyncMessage,
 };
@@ -23,6 +25,8 @@ pub enum Bug {
     LyingDisk,
     /// One frame of sync is lost inside a stream that lives on.
     LostFrame,
+    /// That a step is about to do what must not happen twice is not written.
+    UnmarkedAct,
 }
 
 /// What the bug has done so far.
@@ -36,6 +40,9 @@ impl World {
             let before = writes.len();
             writes.retain(|write| !is_executors_intent(write));
             self.spoiled.0 = writes.len() < before;
+        }
+        if self.bug == Some(Bug::UnmarkedAct) {
+            writes.retain(|write| !is_mark(write));
         }
         writes
     }
@@ -74,4 +81,12 @@ fn is_executors_intent(write: &Write) -> bool {
     let record: Option<Record> =
         signed.ok().and_then(|signed| codec::decode(&signed.bytes, RECORD_BYTES_MAX).ok());
     record.is_some_and(|record| matches!(record.body, Body::Intent { point: Point::Executor, .. }))
+}
+
+fn is_mark(write: &Write) -> bool {
+    let Write::Put(row, value) = write else { return false };
+    row.table == Table::Run
+        && codec::decode::<Executed>(value, usize::MAX).is_ok_and(|executed| {
+            executed.effect == EffectClass::AtMostOnce && executed.stage == Stage::Acting
+        })
 }

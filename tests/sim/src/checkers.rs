@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod effects;
 pub(crate) mod notes;
+pub(crate) mod once;
 pub(crate) mod panics;
 pub(crate) mod replicas;
 pub(crate) mod runs;
@@ -47,6 +48,7 @@ impl World {
         self.checks.audit.finish(&self.hosts, failures);
         self.checks.effects.finish(&self.hosts, failures);
         notes::finish(&self.asks, &self.checks.effects, &self.hosts, failures);
+        once::finish(&self.checks.effects, &self.hosts, failures);
         self.checks.serving.finish(&self.hosts, failures);
         self.checks.timers.finish(&self.hosts, self.time, failures);
     }

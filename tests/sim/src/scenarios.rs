@@ -2,13 +2,18 @@
 
 use std::{collections::BTreeMap, io::sink};
 
+use weft_core::{
+    audit::{Signatures, verify},
+    witness::witnessed,
+};
 use weft_protocol::{
     manifest::EffectClass,
-    row::{Rows as _, Table},
+    row::{MemoryRows, Rows as _, Table},
+    run::RunState,
     value::Value,
 };
 
-use crate::{Detail, network::SECOND, workload::direct, world::World};
+use crate::{Bug, Detail, disk::Disk, network::SECOND, workload::direct, world::World};
 
 /// A fabric that has come up, to which nothing bad happens by itself.
 fn calm(seed: u64) -> World {
@@ -47,6 +52,38 @@ fn what_must_not_happen_twice_and_failed_is_not_tried_again_after_a_crash() {
 }
 
 #[test]
+fn what_a_crash_caught_while_it_acted_is_uncertain_and_unmarked_it_would_happen_twice() {
+    for (bug, begun, state) in
+        [(None, 1, RunState::Uncertain), (Some(Bug::UnmarkedAct), 2, RunState::Done)]
+    {
+        let mut world = calm(7);
+        world.bug = bug;
+        let mut plan =
+            direct("valve.open", vec![("number", Value::Int(1))], EffectClass::AtMostOnce);
+        plan.steps[0].device = Some(world.hosts[1].name.to_owned());
+        let door = world.give(0, "open the valve".into(), plan, BTreeMap::new());
+        world.go_until(|world| world.asks[&door].run.is_some());
+        let asked = world.time + SECOND / 20;
+        world.go_until(|world| world.time >= asked);
+        world.consent(door, true);
+        world.go_until(|world| !world.hosts[1].plays.is_empty());
+        world.crash(1);
+        world.start(1);
+        for _ in 0..20 {
+            // Whoever is asked says yes, and no agent fails.
+            let next = world.time + SECOND;
+            world.go_until(|world| world.time >= next);
+            world.consent(door, true);
+            world.hosts[1].plays.values_mut().for_each(|play| play.ends_well());
+        }
+        let ended: Vec<_> = world.asks[&door].ended.iter().map(|(_, state)| *state).collect();
+        assert_eq!((world.checks.effects.log().len(), ended), (begun, vec![state]), "{bug:?}");
+        world.finish();
+        assert_eq!(what_is_wrong(&world).is_empty(), bug.is_none(), "{:?}", what_is_wrong(&world));
+    }
+}
+
+#[test]
 fn a_head_of_the_audit_chain_that_leaves_a_device_is_on_its_disk() {
     let mut world = calm(11);
     for number in 0..40 {
@@ -58,6 +95,56 @@ fn a_head_of_the_audit_chain_that_leaves_a_device_is_on_its_disk() {
     assert_eq!(what_is_wrong(&world), Vec::<String>::new());
     let witnessed = world.hosts[1].disk.durable().scan_table(Table::Witness).unwrap();
     assert!(!witnessed.is_empty(), "heads were shown");
+}
+
+/// Notes are taken on the first machine, a second apart.
+fn take_notes(world: &mut World, count: usize) {
+    for number in 0..count {
+        let words = format!("note that it is so for the {number}. time");
+        let plan = world.plan(0, &words);
+        world.give(0, words, plan, BTreeMap::new());
+        let next = world.time + SECOND;
+        world.go_until(|world| world.time >= next);
+    }
+}
+
+#[test]
+fn a_device_whose_disk_is_set_back_owns_up_to_it_and_its_chain_goes_on() {
+    for seed in [5, 6, 7] {
+        let mut world = calm(seed);
+        take_notes(&mut world, 3);
+        let image = world.hosts[0].disk.durable().clone();
+        take_notes(&mut world, 5);
+        let newest = |rows: &MemoryRows| rows.last(Table::Audit, &[]).unwrap().unwrap().0;
+        let (kept, lost) = (newest(&image), newest(world.hosts[0].disk.durable()));
+        world.crash(0);
+        world.hosts[0].disk = Disk::restored(image);
+        world.start(0);
+        let end = world.time + 10 * SECOND;
+        world.go_until(|world| world.time >= end);
+        take_notes(&mut world, 3);
+        let end = world.time + 5 * SECOND;
+        world.go_until(|world| world.time >= end);
+
+        let host = &world.hosts[0];
+        let mut heads = Vec::new();
+        for other in &world.hosts {
+            let found = witnessed(host.id, other.disk.durable()).unwrap();
+            assert_eq!(found.bogus, []);
+            heads.extend(found.heads.into_iter().map(|(_, head)| head));
+        }
+        assert!(heads.iter().any(|head| head.position > lost), "the others go along");
+        let rows = host.disk.durable();
+        let checked = verify(host.id, heads, rows, Signatures::Checkpoints).unwrap();
+        let missing = checked.setbacks.first().and_then(|it| it.missing);
+        assert!(missing.is_some_and(|(first, last)| kept < first && last <= lost), "{missing:?}");
+        // Everybody was told, and nobody calls it a fork. Effects are not looked at: their checker reads
+        // a chain onwards only, and here positions come twice.
+        let mut wrong = what_is_wrong(&world);
+        wrong.retain(|it| it.starts_with("audit: "));
+        assert!(wrong.iter().any(|it| it.contains("set back")), "seed {seed}: {wrong:?}");
+        assert!(wrong.iter().all(|it| it.contains("set back")), "seed {seed}: {wrong:?}");
+    }
 }
 
 #[test]

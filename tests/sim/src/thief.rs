@@ -58,11 +58,12 @@ impl World {
         let notes = SHARED.agents.iter().find(|agent| agent.manifest.name == "notes");
         let offer = Offer {
             attempt: Attempt {
+                owner: host.id,
                 run: RunId::from_bytes([at as u8; 16]),
                 step: StepIndex(1).into(),
+                above: vec![],
                 epoch: 1,
             },
-            owner: host.id,
             capability: "notes.save".parse().expect("it is a capability's name"),
             agent: notes.expect("there is an agent for notes").digest,
             arguments: Value::map([("text", Value::from("written by a thief"))]),

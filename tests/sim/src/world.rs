@@ -19,7 +19,7 @@ use weft_protocol::{
 };
 
 use crate::{
-    agent::{Act, Play},
+    agent::{Act, ENDS_BADLY, Play},
     bug::{Bug, Spoiled},
     checkers::Checks,
     dice::Dice,
@@ -495,7 +495,7 @@ impl World {
         let Some(play) = self.hosts[at].plays.get_mut(&execution) else { return };
         if play.hangs {
             if self.healed.is_some() {
-                let reason = "the agent hung".to_owned();
+                let reason = ENDS_BADLY[1].to_owned();
                 self.hosts[at].plays.remove(&execution);
                 let failure = Failure { refusal: Refusal::Failed, reason };
                 self.feed(at, Input::Executed { execution, result: Err(failure) });

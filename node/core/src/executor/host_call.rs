@@ -142,10 +142,13 @@ impl Execution {
                 })?;
                 let mut callers = self.offer.callers.clone();
                 callers.push(self.capability.name.clone());
+                let mut above = self.offer.attempt.above.clone();
+                above.push(self.offer.attempt.epoch);
                 Ok(Answer::Later(Box::new(Task {
                     run: self.offer.attempt.run,
                     step,
-                    owner: self.offer.owner,
+                    owner: self.offer.attempt.owner,
+                    above,
                     capability,
                     arguments,
                     labels: self.labels.clone(),
@@ -202,10 +205,11 @@ impl Execution {
         ]))
     }
 
-    /// An id that follows from run and step alone, so that doing the step again writes the same.
+    /// An id that follows from owner, run and step alone, so that doing the step again writes the same.
     fn draw_id(&mut self) -> [u8; 16] {
         self.drawn += 1;
         let mut hasher = blake3::Hasher::new_derive_key("weft id drawn by a step v1");
+        hasher.update(self.offer.attempt.owner.as_bytes());
         hasher.update(self.offer.attempt.run.as_bytes());
         hasher.update(self.offer.attempt.step.to_string().as_bytes());
         hasher.update(&self.drawn.to_be_bytes());
@@ -239,23 +243,26 @@ impl Execution {
         self.permit("timers", "", env)
     }
 
-    /// Asks the rules about a call.
+    /// Asks the rules about a call: for the owner, and for the device that asked in its name.
     fn permit(&self, what: &str, target: &str, env: &Env<'_>) -> Result<(), HostError> {
-        let Some(question) = &self.question else {
+        if self.questions.is_empty() {
             return Err(error(Refusal::Denied, "the step was never decided".into()));
-        };
-        let question = Question {
-            point: Point::HostCall,
-            labels: self.labels.iter().copied().collect(),
-            call: Some(CallSubject { what: what.into(), target: target.into() }),
-            now: env.now.wall,
-            ..question.clone()
-        };
-        let Decision { effect, reason, .. } = env.policy.decide(&question);
-        match effect {
-            Effect::Allow => Ok(()),
-            Effect::Ask | Effect::Deny => Err(error(Refusal::Denied, reason)),
         }
+        for question in &self.questions {
+            let question = Question {
+                point: Point::HostCall,
+                labels: self.labels.iter().copied().collect(),
+                call: Some(CallSubject { what: what.into(), target: target.into() }),
+                now: env.now.wall,
+                ..question.clone()
+            };
+            let Decision { effect, reason, .. } = env.policy.decide(&question);
+            match effect {
+                Effect::Allow => {}
+                Effect::Ask | Effect::Deny => return Err(error(Refusal::Denied, reason)),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -19,11 +19,13 @@ use super::{
 };
 use crate::{
     Context,
+    audit::{Checked, Signatures},
     door::{
-        AgentView, AuditView, Command, DeviceView, DocumentView, DoorId, Explanation, Reply,
-        RunView, Status, TimerView, Verification,
+        AgentView, AuditView, Command, DeviceView, DocumentView, DoorId, Explanation, ForkView,
+        Reply, RunView, Status, TimerView, Verification,
     },
     registry::Installed,
+    witness::{Witnessed, witnessed},
 };
 
 /// The most documents of one answer.
@@ -112,7 +114,7 @@ impl Node {
                 Err(refused) => Err(refused),
             },
             Command::Audit { position, limit } => audit_views(position, limit, context),
-            Command::Verify => self.verify(context),
+            Command::Verify { every_signature } => self.verify(every_signature, context),
             Command::Watch => Ok(Reply::Done),
         };
         let reply = reply.unwrap_or_else(|(refusal, reason)| Reply::Refused { refusal, reason });
@@ -127,6 +129,7 @@ impl Node {
         if state.update_needed.is_some() {
             warnings.push("the fabric uses a newer version of weft; update this device".into());
         }
+        warnings.extend(self.witnesses.forks().map(|fork| self.fork_warning(fork)));
         Status {
             fabric: state.fabric,
             fabric_name: state.name.as_str().to_owned(),
@@ -141,7 +144,7 @@ impl Node {
             devices: here.len(),
             documents: self.replica.len(),
             runs: self.runs.len(),
-            audit_head: self.chain.head(),
+            audit_head: self.chain.stored_head(),
             policy: context.policy.digest(),
             models: self.presence.own().models.iter().map(|model| model.name.clone()).collect(),
             warnings,
@@ -249,6 +252,7 @@ impl Node {
                     run,
                     step: step.index.into(),
                     owner: env.me,
+                    above: Vec::new(),
                     capability: step.capability.clone(),
                     arguments: Value::Map(literals.collect()),
                     labels: std::collections::BTreeSet::new(),
@@ -360,19 +364,42 @@ impl Node {
         Ok(())
     }
 
-    fn verify(&self, context: Context<'_>) -> Result<Reply, (Refusal, String)> {
-        let witnessed = audit::witnessed(self.me, context.rows)
+    fn verify(
+        &self,
+        every_signature: bool,
+        context: Context<'_>,
+    ) -> Result<Reply, (Refusal, String)> {
+        let Witnessed { heads: witnessed, bogus } = witnessed(self.me, context.rows)
             .map_err(|error| (Refusal::Failed, error.to_string()))?;
         let heads = witnessed.iter().map(|(_, head)| *head).collect();
-        let (records, head, fault) = match audit::verify(self.me, heads, context.rows) {
-            Ok(checked) => (checked.records, checked.head, None),
-            Err(fault) => (fault.position(), None, Some((fault.position(), fault.to_string()))),
+        let signatures = if every_signature { Signatures::Every } else { Signatures::Checkpoints };
+        let (checked, fault) = match audit::verify(self.me, heads, context.rows, signatures) {
+            Ok(checked) => (checked, None),
+            Err(fault) => {
+                let records = fault.position();
+                let checked = Checked { records, ..Checked::default() };
+                (checked, Some((fault.position(), fault.to_string())))
+            }
         };
         let witnesses = witnessed
             .into_iter()
             .map(|(device, head)| (self.name(&device), head.position))
             .collect();
-        Ok(Reply::Verified(Verification { records, head, fault, witnesses }))
+        let forks = self.witnesses.forks().map(|fork| ForkView {
+            device: self.name(&fork.device()),
+            position: fork.position(),
+            heads: fork.heads().each_ref().map(|head| codec::encode(head.signed())),
+            warning: self.fork_warning(fork),
+        });
+        Ok(Reply::Verified(Verification {
+            records: checked.records,
+            head: checked.head,
+            fault,
+            witnesses,
+            bogus: bogus.iter().map(|device| self.name(device)).collect(),
+            setbacks: checked.setbacks.iter().map(|it| (it.at, it.to_string())).collect(),
+            forks: forks.collect(),
+        }))
     }
 
     /// What a device that joins is told of this one and the others.

@@ -3,16 +3,24 @@
 use std::collections::BTreeSet;
 
 use weft_protocol::{
+    audit::AuditMessage,
     codec,
     frame::{FRAME_BYTES_MAX, Protocol},
-    id::DeviceId,
+    id::{DeviceId, RunId, SegmentId},
     presence::PresenceMessage,
     run::RunMessage,
     sync::SyncMessage,
+    witness::Fork,
 };
 
-use super::{After, Env, Node};
-use crate::{Context, Output, door::Event, env::Batch, membership, replica};
+use super::{After, Env, Node, draw};
+use crate::{
+    Context, Output,
+    door::Event,
+    env::Batch,
+    membership, replica,
+    witness::{self, Seen},
+};
 
 impl Node {
     /// Who belongs moved: connections, leases and other devices' changes follow at once.
@@ -81,16 +89,15 @@ impl Node {
             }
             Protocol::Sync => self.feed_replica(replica::Input::Opened(device), context),
             Protocol::Run => {
+                let open = RunMessage::Open(self.open_runs().into_iter().collect());
+                self.send(&device, Protocol::Run, codec::encode(&open));
                 let neighbours = self.neighbours();
                 let env = environment!(self, context, neighbours);
                 self.dispatch.connected(device, &env);
             }
             Protocol::Audit => {
-                if let Some(greeting) = self.witnesses.greeting(&device, &self.chain) {
+                for greeting in self.witnesses.greeting(&device, &self.chain) {
                     self.send(&device, Protocol::Audit, codec::encode(&greeting));
-                }
-                if let Some(own) = self.witnesses.own(&self.chain) {
-                    self.send(&device, Protocol::Audit, codec::encode(&own));
                 }
             }
             Protocol::Trust | Protocol::Blob | Protocol::Llm => {}
@@ -138,25 +145,57 @@ impl Node {
             }),
             Protocol::Run => codec::decode(bytes, FRAME_BYTES_MAX)
                 .map(|message| self.run_message(device, message, context)),
-            Protocol::Audit => codec::decode(bytes, FRAME_BYTES_MAX).map(|message| {
-                let seen =
-                    self.witnesses.handle_message(device, &subject.name, &message, &self.chain);
-                if !seen.writes.is_empty() {
-                    self.persist(Batch::ordered(seen.writes), After::Nothing);
-                }
-                if let Some(answer) = seen.answer {
-                    self.send(&device, Protocol::Audit, codec::encode(&answer));
-                }
-                if let Some(text) = seen.warning {
-                    self.warn(text);
-                }
-            }),
+            Protocol::Audit => codec::decode(bytes, FRAME_BYTES_MAX)
+                .map(|message| self.audit_message(device, &subject.name, message, context)),
             Protocol::Trust | Protocol::Blob | Protocol::Llm => Ok(()),
         };
         if let Err(error) = handled {
             let text = format!("{} sent what is no {protocol} message: {error}", subject.name);
             self.outputs.push_back(Output::Log { text });
         }
+    }
+
+    /// A head, a countersignature or the proof of a fork.
+    fn audit_message(
+        &mut self,
+        from: DeviceId,
+        name: &str,
+        message: AuditMessage,
+        context: Context<'_>,
+    ) {
+        let membership = &self.membership;
+        let is_member = |device: &DeviceId| membership.subject(device).is_some();
+        let (chain, rows) = (&self.chain, context.rows);
+        let Seen { mut writes, answer, fork, lost, warning } =
+            self.witnesses.handle_message(from, name, message, is_member, chain, rows);
+        if let Some(lost) = lost {
+            let segment = SegmentId::from_bytes(draw(&mut self.rng));
+            writes.extend(self.chain.recover(segment, self.boot, lost, context.now.wall));
+            self.persist(Batch::synced(writes), After::Nothing);
+        } else if !writes.is_empty() {
+            self.persist(Batch::ordered(writes), After::Nothing);
+        }
+        if let Some(answer) = answer {
+            self.send(&from, Protocol::Audit, codec::encode(&answer));
+        }
+        if let Some(fork) = fork {
+            let text = self.fork_warning(&fork);
+            self.tell_watchers(Event::Warning { text });
+            let message = codec::encode(&witness::told(&fork));
+            self.broadcast(Protocol::Audit, &message, Some(from));
+        }
+        if let Some(text) = warning {
+            self.warn(text);
+        }
+    }
+
+    /// What a person should know of a chain that is forked.
+    pub(super) fn fork_warning(&self, fork: &Fork) -> String {
+        let (device, position) = (fork.device(), fork.position());
+        let whose = if device == self.me { "this device".into() } else { self.name(&device) };
+        format!(
+            "the audit chain of {whose} is forked: two records {position} were signed with its key, so somebody else has the key, or the disk was copied; weft audit verify --json holds the proof"
+        )
     }
 
     pub(super) fn heard(&mut self, from: DeviceId, message: PresenceMessage) {
@@ -192,7 +231,9 @@ impl Node {
             RunMessage::Offer(_)
             | RunMessage::IntentAck(_)
             | RunMessage::DoneAck(_)
-            | RunMessage::Cancel(_) => self.executor.handle_message(from, message, &mut env),
+            | RunMessage::Cancel(_)
+            | RunMessage::Inquire(_)
+            | RunMessage::Open(_) => self.executor.handle_message(from, message, &mut env),
             RunMessage::Accept(_)
             | RunMessage::Refuse { .. }
             | RunMessage::Intent(_)
@@ -200,6 +241,17 @@ impl Node {
             | RunMessage::Progress { .. }
             | RunMessage::Done { .. } => self.dispatch.handle_message(from, message, &mut env),
         }
+    }
+
+    /// The runs of which this device may still ask somebody for a step.
+    pub(super) fn open_runs(&self) -> BTreeSet<RunId> {
+        self.runs.open().chain(self.dispatch.runs()).chain(self.executor.runs()).collect()
+    }
+
+    /// Has a device, which may be this one, forget the steps of runs that are settled.
+    pub(super) fn settle_kept(&mut self, device: DeviceId, context: Context<'_>) {
+        let open = RunMessage::Open(self.open_runs().into_iter().collect());
+        self.tell(device, open, context);
     }
 
     /// A message of a run, to another device or to this one.

@@ -11,7 +11,7 @@ use weft_protocol::{
 use super::{After, Env, Node, SETTLE, Settling};
 use crate::{
     Context, Output,
-    dispatch::{DispatchOutput, Requester},
+    dispatch::{Concluded, DispatchOutput, Requester},
     door::{Event, Reply},
     env::Batch,
     executor::ExecutorOutput,
@@ -25,13 +25,11 @@ impl Node {
     pub(super) fn on_runs(&mut self, output: RunsOutput, context: Context<'_>) {
         match output {
             RunsOutput::Persist(batch, what) => self.persist(batch, After::Runs(what)),
-            RunsOutput::Dispatch { task, resumed } => {
+            RunsOutput::Dispatch { task, tried } => {
                 let neighbours = self.neighbours();
                 let mut env = environment!(self, context, neighbours);
-                match resumed {
-                    Some((epoch, executor)) => {
-                        self.dispatch.resume(*task, epoch, Some(executor), &mut env);
-                    }
+                match tried {
+                    Some(tried) => self.dispatch.take_up(*task, tried, &mut env),
                     None => self.dispatch.start(*task, &mut env),
                 }
             }
@@ -51,7 +49,10 @@ impl Node {
                     self.reply(door, Reply::Refused { refusal: Refusal::Failed, reason });
                 }
             }
-            RunsOutput::Ended { door, run, state, outputs, failure, wrote } => {
+            RunsOutput::Ended { door, run, state, outputs, failure, wrote, asked } => {
+                for device in asked {
+                    self.settle_kept(device, context);
+                }
                 let documents = self.wrote.remove(&run).unwrap_or_default();
                 let wait = if wrote { SETTLE } else { std::time::Duration::ZERO };
                 let event = Event::RunEnded { run, state, outputs, failure, also_on: Vec::new() };
@@ -94,21 +95,27 @@ impl Node {
                     self.executor.progressed(execution, progress, &env);
                 }
             },
-            DispatchOutput::Concluded(requester, run, step, capability, outcome) => match requester
-            {
-                Requester::Run => {
-                    let ended = outcome.clone();
-                    let event =
-                        Event::StepEnded { run, step: step.clone(), capability, outcome: ended };
-                    self.tell_run(&run, event);
-                    let neighbours = self.neighbours();
-                    let mut env = environment!(self, context, neighbours);
-                    self.runs.step_ended(run, &step, outcome, &mut env);
+            DispatchOutput::Concluded(concluded) => {
+                let Concluded { requester, run, step, capability, outcome, labels } = *concluded;
+                match requester {
+                    Requester::Run => {
+                        let ended = outcome.clone();
+                        let event = Event::StepEnded {
+                            run,
+                            step: step.clone(),
+                            capability,
+                            outcome: ended,
+                        };
+                        self.tell_run(&run, event);
+                        let neighbours = self.neighbours();
+                        let mut env = environment!(self, context, neighbours);
+                        self.runs.step_ended(run, &step, outcome, &mut env);
+                    }
+                    Requester::Call { execution, call } => {
+                        self.executor.child_concluded(execution, call, outcome, labels);
+                    }
                 }
-                Requester::Call { execution, call } => {
-                    self.executor.child_concluded(execution, call, outcome);
-                }
-            },
+            }
         }
     }
 
@@ -141,6 +148,7 @@ impl Node {
                     self.wrote.entry(run).or_default().extend(documents);
                 }
             }
+            ExecutorOutput::Warn(text) => self.warn(text),
             ExecutorOutput::CancelChildren(execution) => {
                 let neighbours = self.neighbours();
                 let mut env = environment!(self, context, neighbours);

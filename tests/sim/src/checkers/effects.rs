@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use weft_core::{audit::keyed_digest, registry::Installed};
+use weft_core::{audit::keyed_digest, executor::kept, registry::Installed};
 use weft_protocol::{
     audit::{Body, RECORD_BYTES_MAX, Record},
     codec,
@@ -15,7 +15,7 @@ use weft_protocol::{
     id::{DeviceId, Digest, RunId},
     manifest::{CapabilityName, EffectClass},
     row::{MemoryRows, Row, Rows as _, Table},
-    run::Executed,
+    run::{Attempt, Executed},
     signed::Signed,
     value::Value,
 };
@@ -74,7 +74,7 @@ impl Reader {
                 continue;
             };
             let Body::Intent {
-                point, run, step, device, agent, capability, input, decision, ..
+                point, run, step, agent, capability, input, decision, owner, ..
             } = record.body
             else {
                 continue;
@@ -87,7 +87,7 @@ impl Reader {
                     digest: signed.digest(),
                     run,
                     step,
-                    owner: device,
+                    owner,
                     agent,
                     capability,
                     input,
@@ -151,12 +151,7 @@ impl Effects {
             .manifest
             .capability(capability)
             .map_or(EffectClass::AtMostOnce, |capability| capability.effect);
-        let scope = [b"executed:", intent.run.as_bytes().as_slice()].concat();
-        let row = Row::named(Table::Run, &scope, intent.step.to_string().as_bytes());
-        let executed = host.disk.visible().get(&row).ok().flatten();
-        let epoch = executed
-            .and_then(|bytes| codec::decode::<Executed>(&bytes, usize::MAX).ok())
-            .map_or(0, |executed| executed.epoch);
+        let epoch = epoch(&intent, hosts, host);
         if intent.owner != host.id && !host.members.contains(&intent.owner) {
             failures.add("serving", format!("{who} for a device that it knows to be put out"));
         }
@@ -231,6 +226,17 @@ impl Effects {
             }
         }
     }
+}
+
+/// The try under which a step is kept, whoever asked for it.
+fn epoch(intent: &Intent, hosts: &[Host], at: &Host) -> u32 {
+    let Intent { owner, run, step, .. } = intent.clone();
+    let attempt = Attempt { owner, run, step, above: Vec::new(), epoch: 0 };
+    let of = |host: &Host| {
+        let bytes = at.disk.visible().get(&kept::row(&host.id, &attempt)).ok()??;
+        codec::decode::<Executed>(&bytes, usize::MAX).ok()
+    };
+    hosts.iter().filter_map(of).map(|executed| executed.attempt.epoch).max().unwrap_or(0)
 }
 
 fn name(effect: &Effect) -> String {

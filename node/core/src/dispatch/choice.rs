@@ -1,0 +1,127 @@
+//! Where a task goes: the offer that is made of it, and the facts that placement weighs.
+
+use std::collections::BTreeMap;
+
+use weft_protocol::{
+    codec,
+    decision::Point,
+    id::DeviceId,
+    manifest::Capability,
+    run::{Attempt, Candidate, Offer},
+};
+
+use super::{LEASE, Task};
+use crate::{
+    env::Env,
+    placement::{self, Facts, Need},
+    registry::Installed,
+};
+
+pub(super) fn offer_of(
+    task: &Task,
+    agent: &Installed,
+    capability: &Capability,
+    epoch: u32,
+    env: &Env<'_>,
+) -> Offer {
+    let attempt = Attempt {
+        owner: task.owner,
+        run: task.run,
+        step: task.step.clone(),
+        above: task.above.clone(),
+        epoch,
+    };
+    Offer {
+        attempt,
+        capability: task.capability.clone(),
+        agent: agent.digest,
+        arguments: task.arguments.clone(),
+        labels: task.labels.clone(),
+        effect: env.effect_of(capability),
+        lease_ms: u32::try_from(LEASE.as_millis()).unwrap_or(u32::MAX),
+        deadline_ms: u64::try_from(task.ends.since(env.now.mono).as_millis()).unwrap_or(u64::MAX),
+        callers: task.callers.clone(),
+        local_time: task.local_time.clone(),
+        time_zone: task.time_zone.clone(),
+        consent: None,
+    }
+}
+
+pub(super) fn choose(
+    task: &Task,
+    offer: &Offer,
+    agent: &Installed,
+    capability: &Capability,
+    excluded: &BTreeMap<DeviceId, String>,
+    env: &Env<'_>,
+) -> placement::Placement {
+    let needs_model =
+        capability.name.noun() == "llm" || capability.calls.iter().any(|call| call.noun() == "llm");
+    let here = if agent.works_on_replica(capability) {
+        Some("works on this device's own replica")
+    } else {
+        None
+    };
+    let need = Need {
+        capability: task.capability.clone(),
+        calls: capability.calls.clone(),
+        only_here: task.only_here.or(here),
+        named: task.named,
+        unavailable: capability
+            .calls
+            .iter()
+            .find(|call| {
+                !env.neighbours
+                    .iter()
+                    .any(|it| it.reachable && env.registry.has(&it.subject.id, call))
+            })
+            .cloned(),
+        bytes: codec::encode(&task.arguments).len() as u64,
+    };
+    let facts: Vec<Facts> = env
+        .neighbours
+        .iter()
+        .map(|it| {
+            let device = it.subject.id;
+            let (decision, _) =
+                env.decide(Point::Owner, offer, &env.me, &device, agent, capability);
+            Facts {
+                device,
+                name: it.subject.name.clone(),
+                kind: it.subject.kind,
+                here: it.here,
+                reachable: it.reachable && !excluded.contains_key(&device),
+                offers: env.registry.offers(&device, &task.capability, &agent.digest),
+                lacks: capability
+                    .calls
+                    .iter()
+                    .filter(|call| !env.registry.has(&device, call))
+                    .cloned()
+                    .collect(),
+                needs_model,
+                speed_milli: it.speed_milli,
+                round_trip_micros: it.round_trip_micros,
+                queue: it.queue,
+                battery: it.battery,
+                metered: it.metered,
+                decision,
+            }
+        })
+        .collect();
+    let mut placement = placement::place(&need, &facts);
+    for candidate in &mut placement.candidates {
+        if let Some(why) = excluded.get(&candidate.device) {
+            candidate.reasons = vec![why.clone()];
+        }
+    }
+    placement
+}
+
+/// Why no device can do it, device by device.
+pub(super) fn nowhere(task: &Task, candidates: &[Candidate]) -> String {
+    let each = candidates
+        .iter()
+        .map(|candidate| format!("{}: {}", candidate.name, candidate.reasons.join(", ")))
+        .collect::<Vec<_>>();
+    format!("no device can do {} now ({})", task.capability, each.join("; "))
+}

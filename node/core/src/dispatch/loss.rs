@@ -1,0 +1,287 @@
+//! Tasks whose executor is lost, silent, put out or told to stop, and those that a crash of this node
+//! left open.
+//!
+//! None of them ends as failed where its effect may have happened: the executor is asked, and if it
+//! does not answer in time the task is uncertain.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use weft_protocol::{
+    host_call::Refusal,
+    id::{DeviceId, RunId},
+    manifest::EffectClass,
+    run::{Failure, Outcome, RunMessage},
+    time::Timestamp,
+};
+
+use super::{
+    Dispatch, DispatchOutput, Dispatched, LEASE, Phase, Requester, StepKey, TRIES_MAX, Task, Tried,
+};
+use crate::env::Env;
+
+/// A step that only one device may do, or know of, waits so long for it to come back.
+const WAIT_FOR_DEVICE: Duration = Duration::from_secs(60);
+/// A device that is here says so soon how a step stands: a few round trips on a bad link, and the disk.
+const WAIT_FOR_ANSWER: Duration = Duration::from_secs(5);
+/// An executor ends a step at its deadline by itself; the owner gives it so long to say so.
+const BEYOND: Duration = Duration::from_secs(2);
+
+impl Dispatch {
+    /// When something is due although nothing comes in.
+    pub fn poll_timeout(&self) -> Option<(Timestamp, &'static str)> {
+        let due = |it: &Dispatched| match it.phase {
+            Phase::Offered | Phase::Running | Phase::Acknowledging | Phase::Acknowledged => {
+                Some(((it.heard + LEASE).min(it.task.ends + BEYOND), "a lease runs out"))
+            }
+            Phase::Waiting { until, .. } => Some((until, "a device stayed away too long")),
+            Phase::Cancelling { until } => Some((until, "a device says nothing to a stop")),
+            Phase::Asking { .. } => Some((it.task.ends, "nobody answered")),
+            Phase::Preparing | Phase::Concluding(_) => None,
+        };
+        self.tasks.values().filter_map(due).min_by_key(|(at, _)| *at)
+    }
+
+    /// Gives up what is overdue.
+    pub fn handle_timeout(&mut self, env: &mut Env<'_>) {
+        let now = env.now.mono;
+        let keys: Vec<_> = self.tasks.keys().cloned().collect();
+        for key in keys {
+            let Some(it) = self.tasks.get_mut(&key) else { continue };
+            match it.phase {
+                Phase::Offered | Phase::Running | Phase::Acknowledging | Phase::Acknowledged
+                    if it.heard + LEASE <= now || it.task.ends + BEYOND <= now =>
+                {
+                    it.inquired = true;
+                    let cancel = RunMessage::Cancel(it.offer.attempt.clone());
+                    self.outputs.push(DispatchOutput::Tell(it.executor, cancel));
+                    self.lost(&key, "it fell silent", env);
+                }
+                Phase::Waiting { until, .. } if until <= now => {
+                    let reason = format!("{} stayed away", env.name(&it.executor));
+                    self.give_up(&key, Refusal::Failed, reason, env);
+                }
+                Phase::Cancelling { until } if until <= now => {
+                    self.give_up(&key, Refusal::Cancelled, "cancelled".into(), env);
+                }
+                Phase::Asking { .. } if it.task.ends <= now => {
+                    self.fail(&key, Refusal::Denied, "nobody answered in time".into(), env);
+                }
+                Phase::Offered
+                | Phase::Running
+                | Phase::Acknowledging
+                | Phase::Acknowledged
+                | Phase::Waiting { .. }
+                | Phase::Cancelling { .. }
+                | Phase::Asking { .. }
+                | Phase::Preparing
+                | Phase::Concluding(_) => {}
+            }
+        }
+    }
+
+    /// Takes a task on that this node had offered before it was started anew. What only reads is tried
+    /// again; for the rest its executor says under the same epoch how it ended.
+    pub fn take_up(&mut self, task: Task, tried: Tried, env: &mut Env<'_>) {
+        let may_have_acted = tried.may_have_acted();
+        let known = env.registry.provider(&task.capability).is_some();
+        if !known && may_have_acted {
+            self.conclude_unplaced(task, Outcome::Uncertain);
+            return;
+        }
+        let Some(mut it) = self.first(task, tried.epoch, env) else { return };
+        it.offer.effect = it.offer.effect.max(tried.effect);
+        if it.offer.effect <= EffectClass::ReadOnly && !tried.acknowledged {
+            it.offer.attempt.epoch += 1;
+            self.place(it, env);
+            return;
+        }
+        it.executor = tried.executor;
+        it.intent = Some(tried.intent);
+        it.may_have_acted = may_have_acted || it.offer.effect == EffectClass::Idempotent;
+        it.tries = 1;
+        let until = env.now.mono + WAIT_FOR_DEVICE;
+        it.phase = Phase::Waiting { until, unanswered: false };
+        let key = self.key_of(&it.task);
+        self.tasks.insert(key.clone(), it);
+        if env.neighbour(&tried.executor).is_none() {
+            let reason = "its device no longer belongs to the fabric".into();
+            self.give_up(&key, Refusal::Failed, reason, env);
+        } else if is_reachable(&tried.executor, env) {
+            self.inquire(&key);
+        }
+    }
+
+    /// Asks the executor how a try stands.
+    fn inquire(&mut self, key: &StepKey) {
+        let Some(it) = self.tasks.get_mut(key) else { return };
+        it.inquired = true;
+        let inquire = RunMessage::Inquire(it.offer.attempt.clone());
+        self.outputs.push(DispatchOutput::Tell(it.executor, inquire));
+    }
+
+    /// Ends a task whose executor does not say how it ended.
+    fn give_up(&mut self, key: &StepKey, refusal: Refusal, reason: String, env: &mut Env<'_>) {
+        let Some(it) = self.tasks.get(key) else { return };
+        let outcome = if it.may_have_acted {
+            Outcome::Uncertain
+        } else {
+            Outcome::Failed(Failure { refusal, reason })
+        };
+        self.conclude(key, outcome, env);
+    }
+
+    /// An executor is gone or silent.
+    fn lost(&mut self, key: &StepKey, how: &str, env: &mut Env<'_>) {
+        let Some(it) = self.tasks.get_mut(key) else { return };
+        match it.offer.effect {
+            EffectClass::Pure | EffectClass::ReadOnly if it.tries < TRIES_MAX => {
+                let excluded = (it.executor, how.to_owned());
+                self.again(key, Some(excluded), env);
+            }
+            EffectClass::Pure | EffectClass::ReadOnly => {
+                let reason = format!("{}: {how}", env.name(&it.executor));
+                self.fail(key, Refusal::Failed, reason, env);
+            }
+            EffectClass::Idempotent | EffectClass::AtMostOnce => {
+                let unanswered = matches!(it.phase, Phase::Offered) && !it.inquired;
+                let until = (env.now.mono + WAIT_FOR_DEVICE).min(it.task.ends);
+                let until = until.max(env.now.mono + WAIT_FOR_ANSWER);
+                it.phase = Phase::Waiting { until, unanswered };
+            }
+        }
+    }
+
+    /// A device went away, or its stream was cut or replaced.
+    pub fn disconnected(&mut self, device: DeviceId, env: &mut Env<'_>) {
+        let keys: Vec<_> = self
+            .tasks
+            .iter()
+            .filter(|(_, it)| it.executor == device && it.phase.is_under_way())
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            match self.tasks.get(&key).map(|it| &it.phase) {
+                Some(Phase::Waiting { .. }) | None => {}
+                Some(Phase::Cancelling { .. }) => {
+                    self.give_up(&key, Refusal::Cancelled, "cancelled".into(), env);
+                }
+                Some(
+                    Phase::Offered
+                    | Phase::Running
+                    | Phase::Acknowledging
+                    | Phase::Acknowledged
+                    | Phase::Asking { .. }
+                    | Phase::Preparing
+                    | Phase::Concluding(_),
+                ) => self.lost(&key, "it went away", env),
+            }
+        }
+    }
+
+    /// A device can be asked again. What it never answered is offered again, under the same epoch; for
+    /// the rest it says how that stands.
+    pub fn connected(&mut self, device: DeviceId, env: &Env<'_>) {
+        let mut inquiries = Vec::new();
+        for (key, it) in self.tasks.iter_mut().filter(|(_, it)| it.executor == device) {
+            let Phase::Waiting { unanswered, .. } = it.phase else { continue };
+            if unanswered && it.version == env.version && it.offer.consent.is_none() {
+                it.phase = Phase::Offered;
+                it.heard = env.now.mono;
+                let offer = RunMessage::Offer(Box::new(it.offer.clone()));
+                self.outputs.push(DispatchOutput::Tell(device, offer));
+            } else {
+                inquiries.push(key.clone());
+            }
+        }
+        for key in inquiries {
+            self.inquire(&key);
+        }
+    }
+
+    /// Stops all tasks that `which` chooses.
+    pub fn cancel(&mut self, which: impl Fn(&Task) -> bool, env: &mut Env<'_>) {
+        let keys: Vec<_> = self
+            .tasks
+            .iter()
+            .filter(|(_, it)| which(&it.task))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.cancel_one(&key, env);
+        }
+    }
+
+    fn cancel_one(&mut self, key: &StepKey, env: &mut Env<'_>) {
+        let Some(it) = self.tasks.get_mut(key) else { return };
+        match it.phase {
+            Phase::Asking { .. } | Phase::Preparing => {}
+            Phase::Offered
+            | Phase::Running
+            | Phase::Acknowledging
+            | Phase::Acknowledged
+            | Phase::Waiting { .. } => {
+                let cancel = RunMessage::Cancel(it.offer.attempt.clone());
+                self.outputs.push(DispatchOutput::Tell(it.executor, cancel));
+                if it.may_have_acted && is_reachable(&it.executor, env) {
+                    let until = env.now.mono + WAIT_FOR_ANSWER;
+                    it.phase = Phase::Cancelling { until };
+                    return;
+                }
+            }
+            Phase::Cancelling { .. } | Phase::Concluding(_) => return,
+        }
+        self.give_up(key, Refusal::Cancelled, "cancelled".into(), env);
+    }
+
+    /// What a device was asked for is void: it was put out.
+    pub fn void(&mut self, device: &DeviceId, env: &mut Env<'_>) {
+        let keys: Vec<_> = self
+            .tasks
+            .iter()
+            .filter(|(_, it)| it.executor == *device)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            let Some(it) = self.tasks.get(&key) else { continue };
+            let only_reads = it.offer.effect <= EffectClass::ReadOnly;
+            match it.phase {
+                Phase::Concluding(_) => {}
+                Phase::Offered | Phase::Running if only_reads => {
+                    self.lost(&key, "it no longer belongs to the fabric", env);
+                }
+                Phase::Asking { .. }
+                | Phase::Preparing
+                | Phase::Offered
+                | Phase::Running
+                | Phase::Acknowledging
+                | Phase::Acknowledged
+                | Phase::Waiting { .. }
+                | Phase::Cancelling { .. } => {
+                    let reason = "its device no longer belongs to the fabric".into();
+                    self.give_up(&key, Refusal::Denied, reason, env);
+                }
+            }
+        }
+    }
+
+    /// The door of these runs is closed: nobody can be asked there any more.
+    pub fn door_closed(&mut self, runs: &BTreeSet<RunId>, env: &mut Env<'_>) {
+        let mut asking = Vec::new();
+        for (key, it) in &mut self.tasks {
+            if it.task.requester == Requester::Run && runs.contains(&it.task.run) {
+                it.task.can_ask = false;
+                if matches!(it.phase, Phase::Asking { .. }) {
+                    asking.push(key.clone());
+                }
+            }
+        }
+        for key in asking {
+            let reason = "the door that was asked has closed: nobody can agree".into();
+            self.fail(&key, Refusal::Denied, reason, env);
+        }
+    }
+}
+
+fn is_reachable(device: &DeviceId, env: &Env<'_>) -> bool {
+    env.neighbour(device).is_some_and(|neighbour| neighbour.reachable)
+}

@@ -1,0 +1,106 @@
+//! The rows of a run: its journal, in order, and that it has not ended.
+//!
+//! A run that is under way has a row in the index of open runs, written with its start and deleted with
+//! its end, so that a start of the node reads no journal of a run that ended.
+
+use weft_protocol::{
+    codec,
+    id::RunId,
+    row::{Item, ReadError, Row, Rows, Table, Write},
+    run::Journal,
+};
+
+/// The most bytes of a journal entry: a plan with its arguments, or an outcome.
+const JOURNAL_BYTES_MAX: usize = 1 << 20;
+/// So many entries are read at once.
+const CHUNK: usize = 256;
+/// The most entries that are shown of a run.
+const SHOWN_MAX: usize = 10_000;
+/// The scope of the index of open runs.
+const OPEN: &[u8] = b"open";
+
+/// A journal as a start of the node finds it.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// What could be read, in order.
+    pub(super) entries: Vec<Journal>,
+    /// The number of the next entry.
+    pub(super) next: u64,
+    /// What could not be read.
+    pub(super) unreadable: Vec<ReadError>,
+}
+
+/// Writes an entry.
+pub(super) fn entry(run: RunId, number: u64, entry: &Journal) -> Write {
+    Write::Put(Row::numbered(Table::Run, run.as_bytes(), number), codec::encode(entry))
+}
+
+/// Enters a run into the index.
+pub(super) fn open(run: RunId) -> Write {
+    Write::Put(Row::named(Table::Run, OPEN, run.as_bytes()), vec![1])
+}
+
+/// Takes a run off the index.
+pub(super) fn close(run: RunId) -> Write {
+    Write::Delete(Row::named(Table::Run, OPEN, run.as_bytes()))
+}
+
+/// The runs that have not ended.
+pub(super) fn open_runs(rows: &dyn Rows) -> Result<Vec<RunId>, ReadError> {
+    let rows = rows.scan(Table::Run, OPEN)?;
+    let run = |(item, _)| match item {
+        Item::Named(name) => <[u8; 16]>::try_from(name).ok().map(RunId::from_bytes),
+        Item::Numbered(_) => None,
+    };
+    Ok(rows.into_iter().filter_map(run).collect())
+}
+
+/// Reads all that can be read of a run.
+pub(super) fn find(run: RunId, rows: &dyn Rows) -> Found {
+    let mut found = Found::default();
+    match rows.last(Table::Run, run.as_bytes()) {
+        Ok(last) => found.next = last.map_or(0, |(number, _)| number + 1),
+        Err(error) => {
+            found.unreadable.push(error);
+            return found;
+        }
+    }
+    let mut number = 0;
+    while number < found.next {
+        let read = match rows.scan_from(Table::Run, run.as_bytes(), number, CHUNK) {
+            Ok(read) if read.is_empty() => break,
+            Ok(read) => read,
+            Err(error) => {
+                found.unreadable.push(error);
+                break;
+            }
+        };
+        for (at, bytes) in read {
+            number = at + 1;
+            match decode(at, &bytes) {
+                Ok(entry) => found.entries.push(entry),
+                Err(error) => found.unreadable.push(error),
+            }
+        }
+    }
+    found
+}
+
+/// A run's journal, in order.
+///
+/// # Errors
+///
+/// The rows cannot be read.
+pub fn read_journal(run: RunId, rows: &dyn Rows) -> Result<Vec<Journal>, ReadError> {
+    rows.scan_from(Table::Run, run.as_bytes(), 0, SHOWN_MAX)?
+        .into_iter()
+        .map(|(number, bytes)| decode(number, &bytes))
+        .collect()
+}
+
+fn decode(number: u64, bytes: &[u8]) -> Result<Journal, ReadError> {
+    codec::decode(bytes, JOURNAL_BYTES_MAX).map_err(|error| ReadError {
+        table: Table::Run,
+        why: format!("journal entry {number}: {error}"),
+    })
+}
