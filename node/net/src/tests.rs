@@ -342,6 +342,7 @@ async fn whoever_gives_no_sign_of_life_when_the_network_is_back_is_dialled_anew(
     b.members(&[&a]).await;
     returned.notify_one();
     assert!(a.connected(b.id).await);
+    assert!(b.connected(a.id).await);
     admit(&mut a, &mut b).await;
     b.kill().await;
 }
