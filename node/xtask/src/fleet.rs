@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::process::{self, Echo};
+use crate::process;
 use crate::story::{Beat, Device, Line};
 use crate::term;
 use crate::workspace::Workspace;
@@ -64,9 +64,9 @@ impl<'a> Fleet<'a> {
             }
             Beat::Type(line) => self.type_in(line).map(drop),
             Beat::Invite(line) => {
-                let stdout = self.type_in(line)?;
-                let ticket = json_string(&stdout, "ticket")
-                    .ok_or_else(|| self.unexpected(line, "print {\"ticket\": …}", &stdout))?;
+                let said = self.type_in(line)?;
+                let ticket = json_string(&said, "ticket")
+                    .ok_or_else(|| self.unexpected(line, "print {\"ticket\": …}", &said))?;
                 self.ticket = Some(ticket.to_owned());
                 Ok(())
             }
@@ -97,25 +97,25 @@ impl<'a> Fleet<'a> {
         ));
     }
 
-    /// Runs a command as a person would, and returns its stdout.
+    /// Runs a command as a person would, and returns what a person sees.
     fn type_in(&self, line: &Line) -> Result<String, String> {
         term::say(format_args!("\n{}$ {}", line.on.name(), self.shown(line)));
-        let answer = process::hear(&mut self.command(line), line.within, Echo::Live)
+        let (status, said) = process::watch(&mut self.command(line), line.within)
             .map_err(|error| self.unexpected(line, "end with success", &error))?;
-        if !answer.status.success() {
-            let wanted = format!("end with success, not with {}", answer.status);
-            return Err(self.unexpected(line, &wanted, &answer.said));
+        if !status.success() {
+            let wanted = format!("end with success, not with {status}");
+            return Err(self.unexpected(line, &wanted, &said));
         }
-        match unmet(line, &answer.stdout) {
-            Some(wanted) => Err(self.unexpected(line, &wanted, &answer.said)),
-            None => Ok(answer.stdout),
+        match unmet(line, &said) {
+            Some(wanted) => Err(self.unexpected(line, &wanted, &said)),
+            None => Ok(said),
         }
     }
 
     fn until(&self, line: &Line, fact: &str) -> Result<(), String> {
         let start = Instant::now();
         loop {
-            let answer = process::hear(&mut self.command(line), line.within, Echo::Silent);
+            let answer = process::hear(&mut self.command(line), line.within);
             let (wanted, said) = match answer {
                 Ok(answer) if answer.status.success() => match unmet(line, &answer.stdout) {
                     None => {
@@ -240,9 +240,8 @@ impl Drop for Fleet<'_> {
 }
 
 /// What a line was to show and does not, or shows and should not.
-fn unmet(line: &Line, stdout: &str) -> Option<String> {
-    let text =
-        if stdout.trim_start().starts_with(['{', '[']) { compact(stdout) } else { stdout.into() };
+fn unmet(line: &Line, said: &str) -> Option<String> {
+    let text = if said.trim_start().starts_with(['{', '[']) { compact(said) } else { said.into() };
     let absent = line.shows.iter().find(|part| !text.contains(**part));
     let present = line.lacks.iter().find(|part| text.contains(**part));
     absent

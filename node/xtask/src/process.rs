@@ -26,15 +26,8 @@ pub(crate) struct Answer {
     pub(crate) status: ExitStatus,
     /// Stdout alone: data.
     pub(crate) stdout: String,
-    /// Stdout and stderr as they came: what a person saw.
+    /// Stdout, then stderr.
     pub(crate) said: String,
-}
-
-/// Whether a child's words are shown as they come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Echo {
-    Live,
-    Silent,
 }
 
 /// Shows a command as typed, runs it with our output, and returns how it ended.
@@ -56,8 +49,8 @@ pub(crate) fn follow(command: &mut Command) -> Result<(ExitStatus, String), Stri
         return Ok((show(command)?, String::new()));
     }
     term::say(format_args!("$ {}", spelled(command)));
-    let answer = hear(command, STEP_LIMIT, Echo::Live)?;
-    Ok((answer.status, failing_lines(&answer.said)))
+    let (status, said) = watch(command, STEP_LIMIT)?;
+    Ok((status, failing_lines(&said)))
 }
 
 /// As [`follow`], where anything but success is an error.
@@ -111,28 +104,46 @@ pub(crate) fn answers(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Runs a command and collects what it says, ended after `limit`.
-pub(crate) fn hear(command: &mut Command, limit: Duration, echo: Echo) -> Result<Answer, String> {
+/// Runs a command and collects what it says, unseen, ended after `limit`.
+pub(crate) fn hear(command: &mut Command, limit: Duration) -> Result<Answer, String> {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| start_error(command, &error))?;
-    let said = Heard::default();
-    let stdout = Heard::default();
+    let (stdout, stderr) = (Heard::default(), Heard::default());
     let listeners = [
-        child.stdout.take().map(|pipe| listen(pipe, vec![said.clone(), stdout.clone()], echo)),
-        child.stderr.take().map(|pipe| listen(pipe, vec![said.clone()], echo)),
+        child.stdout.take().map(|pipe| listen(pipe, stdout.clone(), Echo::Silent)),
+        child.stderr.take().map(|pipe| listen(pipe, stderr.clone(), Echo::Silent)),
     ];
     let ended = wait(command, &mut child, limit);
-    let patience = Instant::now() + LAST_WORDS;
-    for listener in listeners.into_iter().flatten() {
-        while !listener.is_finished() && Instant::now() < patience {
-            thread::sleep(LOOK_EVERY);
-        }
-    }
+    await_last_words(listeners.into_iter().flatten());
+    let said = stdout.text() + &stderr.text();
     match ended {
-        Ok(status) => Ok(Answer { status, stdout: stdout.text(), said: said.text() }),
+        Ok(status) => Ok(Answer { status, stdout: stdout.text(), said }),
+        Err(error) => Err(format!("{error}\n{}", said.trim_end())),
+    }
+}
+
+/// Runs a command, shows what it says as it comes, and returns all of it, ended after `limit`.
+///
+/// Stdout and stderr share one pipe: the order between two would be lost, and lines of both be mixed.
+pub(crate) fn watch(
+    command: &mut Command,
+    limit: Duration,
+) -> Result<(ExitStatus, String), String> {
+    let (pipe, out) = io::pipe().map_err(|error| start_error(command, &error))?;
+    let errors = out.try_clone().map_err(|error| start_error(command, &error))?;
+    let started = command.stdout(out).stderr(errors).spawn();
+    // The command would hold the pipe open after its child is gone.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = started.map_err(|error| start_error(command, &error))?;
+    let said = Heard::default();
+    let listener = listen(pipe, said.clone(), Echo::Live);
+    let ended = wait(command, &mut child, limit);
+    await_last_words([listener].into_iter());
+    match ended {
+        Ok(status) => Ok((status, said.text())),
         Err(error) => Err(format!("{error}\n{}", said.text().trim_end())),
     }
 }
@@ -207,7 +218,14 @@ fn start_error(command: &Command, error: &io::Error) -> String {
     format!("failed to start `{}`: {error}", spelled(command))
 }
 
-/// Bytes that several listeners append to.
+/// Whether a child's words are shown as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Echo {
+    Live,
+    Silent,
+}
+
+/// What came out of a pipe so far.
 #[derive(Debug, Clone, Default)]
 struct Heard(Arc<Mutex<Vec<u8>>>);
 
@@ -221,23 +239,26 @@ impl Heard {
     }
 }
 
-fn listen(
-    mut pipe: impl Read + Send + 'static,
-    ears: Vec<Heard>,
-    echo: Echo,
-) -> thread::JoinHandle<()> {
+fn listen(mut pipe: impl Read + Send + 'static, ear: Heard, echo: Echo) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut chunk = [0; 4096];
         while let Ok(count @ 1..) = pipe.read(&mut chunk) {
             let bytes = &chunk[..count];
-            for ear in &ears {
-                ear.add(bytes);
-            }
+            ear.add(bytes);
             if echo == Echo::Live {
                 term::pass(bytes);
             }
         }
     })
+}
+
+fn await_last_words(listeners: impl Iterator<Item = thread::JoinHandle<()>>) {
+    let patience = Instant::now() + LAST_WORDS;
+    for listener in listeners {
+        while !listener.is_finished() && Instant::now() < patience {
+            thread::sleep(LOOK_EVERY);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -252,22 +273,27 @@ mod tests {
 
     #[test]
     fn data_and_words_are_told_apart() {
-        let answer = hear(
-            &mut shell("echo data; echo words >&2; exit 3"),
-            Duration::from_secs(60),
-            Echo::Silent,
-        )
-        .expect("sh runs");
+        let mut command = shell("echo words >&2; echo data; exit 3");
+        let answer = hear(&mut command, Duration::from_secs(60)).expect("sh runs");
         assert_eq!(answer.status.code(), Some(3));
         assert_eq!(answer.stdout, "data\n");
-        assert!(answer.said.contains("data") && answer.said.contains("words"));
+        assert_eq!(answer.said, "data\nwords\n");
+    }
+
+    #[test]
+    fn what_is_watched_comes_in_the_order_in_which_it_was_said() {
+        let turns = "for i in 1 2 3 4 5 6 7 8 9; do printf out >&1; echo put; echo note >&2; done";
+        let began = Instant::now();
+        let (status, said) = watch(&mut shell(turns), Duration::from_secs(60)).expect("sh runs");
+        assert!(status.success());
+        assert_eq!(said, "output\nnote\n".repeat(9));
+        assert!(began.elapsed() < LAST_WORDS, "the pipe ends with its program");
     }
 
     #[test]
     fn what_hangs_is_ended_and_its_words_are_kept() {
-        let error =
-            hear(&mut shell("echo so far; exec sleep 600"), Duration::from_secs(1), Echo::Silent)
-                .expect_err("it never ends by itself");
+        let error = hear(&mut shell("echo so far; exec sleep 600"), Duration::from_secs(1))
+            .expect_err("it never ends by itself");
         assert!(error.contains("did not end within 1 s"), "{error}");
         assert!(error.contains("so far"), "{error}");
     }

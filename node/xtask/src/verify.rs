@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::Failure;
 use crate::model;
-use crate::process::{self, Echo};
+use crate::process;
 use crate::setup::{self, Purpose};
 use crate::stage::{self, Outcome, Stage};
 use crate::term;
@@ -140,11 +140,11 @@ fn audit(workspace: &Workspace) -> Outcome {
     let mut command = workspace.cargo();
     command.args(words);
     term::say(format_args!("$ {}", process::spelled(&command)));
-    match process::hear(&mut command, AUDIT_LIMIT, Echo::Live) {
-        Ok(answer) if answer.status.success() => Outcome::Passed,
-        Ok(answer) => match vulnerabilities(&answer.said) {
+    match process::watch(&mut command, AUDIT_LIMIT) {
+        Ok((status, _)) if status.success() => Outcome::Passed,
+        Ok((status, said)) => match vulnerabilities(&said) {
             Some(count) => Outcome::Noted(count.into()),
-            None => Outcome::Failed(format!("cargo audit ended with {}", answer.status)),
+            None => Outcome::Failed(format!("cargo audit ended with {status}")),
         },
         Err(error) => Outcome::Failed(error),
     }
