@@ -402,5 +402,15 @@ pub enum Stage {
     Settled,
 }
 
+impl Stage {
+    /// Whether no end is written.
+    pub const fn is_open(&self) -> bool {
+        match self {
+            Self::Intended | Self::Acting => true,
+            Self::Ended { .. } | Self::Closed(_) | Self::Settled => false,
+        }
+    }
+}
+
 /// The arguments by name.
 pub type Arguments = BTreeMap<String, Value>;

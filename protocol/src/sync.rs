@@ -22,7 +22,7 @@
 //!
 //! After that, whoever has something new says so unasked, in one message.
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode, decode};
 
 use crate::{
     codec::{self, DecodeError},
@@ -95,13 +95,25 @@ impl SyncMessage {
 
 /// A bound of a range: any first bytes of a [`DocumentKey`]. Empty means the start as a lower bound
 /// and the end as an upper one.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Encode)]
 #[cbor(transparent)]
 pub struct KeyPrefix(
     #[n(0)]
     #[cbor(with = "minicbor::bytes")]
     pub Vec<u8>,
 );
+
+/// No longer than a key: a node keeps the bounds of what it asks.
+impl<'b, C> Decode<'b, C> for KeyPrefix {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        let position = d.position();
+        let bytes = d.bytes()?;
+        if bytes.len() > DocumentKey::LEN {
+            return Err(decode::Error::message("a bound longer than a key").at(position));
+        }
+        Ok(Self(bytes.to_vec()))
+    }
+}
 
 /// What a node has of the documents from one key to another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -497,6 +509,18 @@ mod tests {
         };
         let ranges = |count| SyncMessage::Ranges((0..count).map(range).collect()).encode().len();
         assert_eq!(ranges(20) - ranges(10), 130);
+    }
+
+    #[test]
+    fn a_bound_is_no_longer_than_a_key() {
+        let range = |len| Range {
+            from: KeyPrefix::default(),
+            to: KeyPrefix(vec![1; len]),
+            summary: Summary::Same,
+        };
+        let decoded = |len| SyncMessage::decode(&SyncMessage::Ranges(vec![range(len)]).encode());
+        assert_eq!(decoded(DocumentKey::LEN), Ok(SyncMessage::Ranges(vec![range(20)])));
+        assert!(decoded(DocumentKey::LEN + 1).is_err());
     }
 
     #[test]

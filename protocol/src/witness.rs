@@ -18,6 +18,10 @@ use crate::{
 /// The most bytes of a head that is signed and countersigned; one has about 340.
 pub const WITNESS_BYTES_MAX: usize = 1 << 10;
 
+/// The most bytes of a head, which has about 100: so that one that is signed, countersigned or held
+/// against another stays below [`WITNESS_BYTES_MAX`].
+const HEAD_BYTES_MAX: usize = 256;
+
 /// No chain gets this long: at a thousand records a second it takes 280,000 years.
 const POSITION_MAX: u64 = 1 << 53;
 
@@ -64,7 +68,7 @@ impl SignedHead {
     ///
     /// It was not.
     pub fn open(signed: Signed) -> Result<Self, WitnessError> {
-        let head: Head = signed.open(Domain::Head, WITNESS_BYTES_MAX)?;
+        let head: Head = signed.open(Domain::Head, HEAD_BYTES_MAX)?;
         if signed.author != head.device {
             let (owner, author) = (head.device, signed.author);
             return Err(WitnessError::NotItsOwner { owner, author });
@@ -106,7 +110,7 @@ impl Witness {
     ///
     /// One of them does not hold.
     pub fn open(signed: Signed) -> Result<Self, WitnessError> {
-        let head: Signed = signed.open(Domain::Witness, WITNESS_BYTES_MAX)?;
+        let head: Signed = signed.open(Domain::Witness, WITNESS_BYTES_MAX / 2)?;
         Ok(Self { head: SignedHead::open(head)?, signed })
     }
 
@@ -204,6 +208,27 @@ mod tests {
         assert!(SignedHead::open(other).is_err());
         let far = Signed::new(Domain::Head, &head(1, u64::MAX, b"five"), &key(1));
         assert_eq!(SignedHead::open(far), Err(WitnessError::TooFar { position: u64::MAX }));
+    }
+
+    #[test]
+    fn a_head_is_not_made_so_long_that_its_witnesses_could_not_keep_it() {
+        // With a field that a later release may add.
+        let padded = |len: u8| {
+            let mut bytes = codec::encode(&head(1, 5, b"five"));
+            assert_eq!(bytes[0], 0xa4, "a map of four");
+            bytes[0] += 1;
+            bytes.extend([9, 0x58, len]);
+            bytes.extend(vec![0; len.into()]);
+            SignedHead::open(Signed::from_bytes(Domain::Head, bytes, &key(1)))
+        };
+        assert!(matches!(padded(250), Err(WitnessError::Signed(_))));
+        let (one, other) = (padded(100).unwrap(), padded(120).unwrap());
+        let witness = Witness::new(one.clone(), &key(2));
+        let bytes = codec::encode(witness.signed());
+        assert!(bytes.len() <= WITNESS_BYTES_MAX);
+        assert!(Witness::open(codec::decode(&bytes, WITNESS_BYTES_MAX).unwrap()).is_ok());
+        let [one, other] = [one.signed, other.signed].map(|it| codec::encode(&it).len());
+        assert!(one + other < WITNESS_BYTES_MAX);
     }
 
     #[test]

@@ -15,12 +15,16 @@ use ed25519_dalek::SigningKey;
 use rand_chacha::ChaCha20Rng;
 use weft_protocol::{
     audit::{Body, Ending, Touched},
+    codec,
     decision::{Decision, Effect, Point},
     graph::{Label, StepId},
     host_call::Refusal,
     id::{DeviceId, RunId},
     manifest::{Capability, CapabilityName, EffectClass},
-    run::{Attempt, Candidate, Failure, Journal, Offer, Outcome, Progress, RunMessage},
+    run::{
+        Attempt, Candidate, Failure, INLINE_BYTES_MAX, Journal, Offer, Outcome, Progress,
+        RunMessage,
+    },
     time::Timestamp,
 };
 
@@ -564,6 +568,7 @@ impl Dispatch {
             }
             RunMessage::Done { outcome, labels, .. } => {
                 it.task.labels.extend(labels);
+                let outcome = bounded(outcome, it.offer.effect);
                 self.conclude(&key, outcome, env);
             }
             RunMessage::Offer(_)
@@ -695,6 +700,26 @@ impl Dispatch {
         self.journal(key, Journal::Ended { attempt, outcome, time: env.now.wall });
         let next = Persisting::Outcome(key.clone());
         self.outputs.push(DispatchOutput::Persist(batch, next));
+    }
+}
+
+/// What is believed of how another device says that a step ended: an output that is larger than any may
+/// be is none, though it may have happened.
+fn bounded(outcome: Outcome, effect: EffectClass) -> Outcome {
+    let bytes = match &outcome {
+        Outcome::Value { value, .. } => codec::encode(value).len(),
+        Outcome::Failed(failure) => failure.reason.len(),
+        Outcome::Uncertain => 0,
+    };
+    match (outcome, effect) {
+        (outcome, _) if bytes <= INLINE_BYTES_MAX => outcome,
+        (Outcome::Value { .. }, EffectClass::Idempotent | EffectClass::AtMostOnce) => {
+            Outcome::Uncertain
+        }
+        (_, _) => {
+            let reason = format!("it ended with {bytes} bytes, over {INLINE_BYTES_MAX}");
+            Outcome::Failed(Failure { refusal: Refusal::Failed, reason })
+        }
     }
 }
 

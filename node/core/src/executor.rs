@@ -140,6 +140,8 @@ struct Execution {
     capability: Capability,
     /// What the rules were asked: for the owner, and for the device that asks in its name.
     questions: Vec<Question>,
+    /// A person agreed to it, as the rules wanted.
+    agreed: bool,
     version: u64,
     policy: Digest,
     intent: u64,
@@ -393,9 +395,9 @@ impl Executor {
         let (decision, _) =
             env.decide(Point::Executor, &it.offer, &it.from, &env.me, &it.agent, &it.capability);
         match decision.effect {
-            // What is asked for was agreed to when this was admitted.
-            Effect::Allow | Effect::Ask => Ok(()),
-            Effect::Deny => Err(failure(Refusal::Denied, decision.reason)),
+            Effect::Allow => Ok(()),
+            Effect::Ask if it.agreed => Ok(()),
+            Effect::Ask | Effect::Deny => Err(failure(Refusal::Denied, decision.reason)),
         }
     }
 
@@ -444,6 +446,9 @@ impl Executor {
     pub fn progressed(&mut self, execution: ExecutionId, progress: Progress, env: &Env<'_>) {
         let Some(key) = self.by_id.get(&execution) else { return };
         let Some(execution) = self.executions.get_mut(key) else { return };
+        if !matches!(execution.phase, Phase::Running) {
+            return;
+        }
         execution.next_beat = env.now.mono + BEAT;
         let attempt = execution.offer.attempt.clone();
         let message = RunMessage::Progress { attempt, progress };

@@ -578,11 +578,11 @@ impl Node {
 
     /// Warns of a batch that was not written.
     fn disk_failed(&mut self, reason: &str, is_too_large: bool) {
-        let text = if is_too_large {
-            format!("something was too large to be kept: {reason}")
-        } else {
-            format!("nothing can be written to the disk any more: {reason}")
-        };
+        if is_too_large {
+            self.warn(format!("something was too large to be kept: {reason}"));
+            return;
+        }
+        let text = format!("nothing can be written to the disk any more: {reason}");
         if !self.warnings.contains(&text) {
             self.warnings.push(text.clone());
             self.tell_watchers(Event::Warning { text });

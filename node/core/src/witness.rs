@@ -188,7 +188,10 @@ impl Witnesses {
         let head = *shown.head();
         if let Some(known) = self.others.get(&head.device) {
             let answer = Some(countersigned(known, chain));
-            if known.head() == &head {
+            // A disk that is set back goes on in another segment; in the same one an earlier head is late.
+            let is_late =
+                head.segment == known.head().segment && head.position <= known.head().position;
+            if is_late {
                 return Seen { answer, ..Seen::default() };
             }
             let known = known.head().position;

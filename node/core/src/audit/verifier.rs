@@ -195,7 +195,7 @@ impl Verifier {
             BodyKind::Checkpoint | BodyKind::Other => None,
         };
         // Only a record behind a lost head may stand further on, and only its own device may say so.
-        let is_recovery = lost.is_some_and(|lost| lost.position + 1 == position)
+        let is_recovery = lost.is_some_and(|lost| lost.position.checked_add(1) == Some(position))
             && link.position == position
             && position > at;
         if position != at && !(is_recovery && signed.verify(Domain::Audit).is_ok()) {

@@ -165,7 +165,9 @@ impl Executor {
             }
             Standing::ToClose => {
                 let message = RunMessage::NotBegun(attempt.clone());
-                let closed = Executed { attempt, stage: Stage::Closed(None), ..kept };
+                // An earlier try that ended has its record.
+                let intent = kept.intent.filter(|_| kept.stage.is_open());
+                let closed = Executed { attempt, intent, stage: Stage::Closed(None), ..kept };
                 self.amend(closed, Ending::Cancelled, message, env);
             }
             Standing::ToSettle => {
@@ -262,7 +264,8 @@ impl Executor {
         let (mut decision, questions) =
             env.decide(Point::Executor, &offer, &from, &env.me, &agent, &capability);
         let mut spent = Vec::new();
-        if decision.effect == Effect::Ask {
+        let agreed = decision.effect == Effect::Ask;
+        if agreed {
             (decision, spent) = consent::settle(decision, &offer, input, env);
         }
         let allowed = decision.allows();
@@ -305,6 +308,7 @@ impl Executor {
             agent,
             capability,
             questions,
+            agreed,
             version: env.version,
             policy,
             intent,

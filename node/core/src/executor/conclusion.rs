@@ -23,6 +23,9 @@ use crate::{
     replica,
 };
 
+/// The most characters of an agent's reason: more than a person reads, and less than a frame.
+const REASON_CHARS_MAX: usize = 4_000;
+
 /// How a step ended.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Conclusion {
@@ -60,6 +63,10 @@ impl Executor {
                 return Err(failure(Refusal::Failed, reason));
             }
             Ok(value)
+        });
+        let result = result.map_err(|mut failure| {
+            failure.reason = failure.reason.chars().take(REASON_CHARS_MAX).collect();
+            failure
         });
         let edits = if result.is_ok() { std::mem::take(&mut execution.edits) } else { Vec::new() };
         let documents = edits.iter().map(edited).collect::<Vec<_>>();

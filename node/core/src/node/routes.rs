@@ -204,8 +204,9 @@ impl Node {
                     writes.extend(self.chain.append(body, context.now.wall).1);
                 }
                 self.version += 1;
-                self.persist(Batch::synced(writes), After::Membership);
+                // What this device vouches for in the place of one that is put out is on the disk first.
                 self.devices_changed(context);
+                self.persist(Batch::synced(writes), After::Membership);
             }
             MembershipOutput::Persist(writes) => {
                 self.persist(Batch::synced(writes), After::Nothing);

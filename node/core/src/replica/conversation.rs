@@ -13,7 +13,7 @@ use weft_protocol::{
 use super::{
     Context, Replica,
     index::{self, Theirs, Want},
-    session::{Assembled, EXCHANGES_ASKED_MAX, EXCHANGES_MAX},
+    session::{Assembled, EXCHANGES_ASKED_MAX, EXCHANGES_MAX, WAITING_BYTES},
 };
 use crate::document::{
     Change, Exchange,
@@ -61,8 +61,8 @@ impl Replica {
             SyncMessage::Rest(keys) => {
                 let Some(session) = self.sessions.get_mut(&peer) else { return };
                 for key in keys.into_iter().take(index::DIFFERING_MAX) {
-                    if session.exchanges.remove(&key).is_some() {
-                        session.differs.insert(key);
+                    if session.exchanges.contains_key(&key) {
+                        session.rested(key);
                     }
                 }
             }
@@ -296,7 +296,7 @@ impl Replica {
         let told = Told { heads: state.heads.clone(), need: Vec::new(), have: None, asks: false };
         let kind = entry.kind.clone();
         let (changes, vouches) = (Vec::new(), Vec::new());
-        let message = Assembled { key, kind, changes, vouches, told, bytes: 0 };
+        let message = Assembled { key, kind, changes, vouches, told, bytes: WAITING_BYTES };
         self.on_document(peer, message, context);
     }
 

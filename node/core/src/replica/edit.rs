@@ -153,6 +153,14 @@ impl Author {
         Signed::new(Domain::Tombstone, &tombstone, &self.signing)
     }
 
+    /// Signs what another device buried.
+    fn bury_anew(&self, device: &DeviceId, entry: &mut Entry) {
+        for grave in entry.graves.iter_mut().filter(|grave| grave.author == *device) {
+            let bytes = grave.bytes.clone();
+            *grave = Signed::from_bytes(Domain::Tombstone, bytes, &self.signing);
+        }
+    }
+
     /// The start nonce under which a document is edited. One that was deleted and came back may lack
     /// this start's changes from before, whose numbers must not be given again.
     fn start_for(&self, key: &DocumentKey, buried: &Clock) -> StartNonce {
@@ -239,8 +247,8 @@ impl Replica {
         Ok(Prepared { ticket, writes, created })
     }
 
-    /// Vouches in the place of a device that is being revoked for what it wrote and this node has
-    /// applied, so that nobody's own edits on top are lost. To be written in the transaction that
+    /// Vouches in the place of a device that is being revoked for what it wrote and deleted and this node
+    /// has applied, so that nobody's own edits on top are lost and nothing comes back. To be written in the transaction that
     /// stores the `Revoke`.
     ///
     /// # Errors
@@ -262,6 +270,16 @@ impl Replica {
             if let Some(loaded) = self.shelf.get_mut(&vouch.key) {
                 loaded.vouches.insert((vouch.actor(), self.author.device), (vouch, adopted));
             }
+        }
+        let has_its = |(_, entry): &(&DocumentKey, &Entry)| {
+            entry.graves.iter().any(|grave| grave.author == *device)
+        };
+        let buried: Vec<_> =
+            self.index.iter().filter(has_its).map(|(key, entry)| (*key, entry.clone())).collect();
+        for (key, mut entry) in buried {
+            self.author.bury_anew(device, &mut entry);
+            writes.push(entry.write(&key));
+            self.index.insert(key, entry);
         }
         Ok(writes)
     }

@@ -12,6 +12,9 @@ use weft_protocol::{
 
 use super::{Context, Replica, index::Entry, shelf, vouching};
 
+/// The most bytes of the tombstones of one document: they travel together, in a frame.
+const GRAVES_BYTES_MAX: usize = 512 << 10;
+
 /// A tombstone whose signature was checked.
 pub(super) type Grave = (Tombstone, Signed);
 
@@ -53,6 +56,7 @@ impl Replica {
         let mut heard = Clock::default();
         let mut entry = self.index.get(&key).cloned();
         let mut is_news = false;
+        let mut is_refused = false;
         let mut newest = None;
         for (tombstone, signed) in graves {
             let (kind, author) = (tombstone.kind, signed.author);
@@ -61,13 +65,22 @@ impl Replica {
                 && context.members.may_write(&author, &key.document, &kind);
             if !allowed {
                 self.violation(peer, format!("{author} may not delete document {}", key.document));
+                is_refused = true;
+                continue;
+            }
+            let known = entry.as_ref().filter(|entry| !entry.graves.is_empty());
+            if known.is_some_and(|entry| entry.state.buried.covers(&tombstone.buried)) {
+                heard.join(&tombstone.buried);
+                continue;
+            }
+            let bytes = known.map_or(0, |it| it.graves.iter().map(|it| it.bytes.len()).sum());
+            if bytes + signed.bytes.len() > GRAVES_BYTES_MAX {
+                self.violation(peer, format!("document {} has too many tombstones", key.document));
+                is_refused = true;
                 continue;
             }
             heard.join(&tombstone.buried);
             let entry = entry.get_or_insert_with(|| Entry::new(kind));
-            if !entry.graves.is_empty() && entry.state.buried.covers(&tombstone.buried) {
-                continue;
-            }
             is_news = true;
             newest = newest.max(Some((tombstone.time, author)));
             entry.graves.retain(|grave| {
@@ -80,6 +93,10 @@ impl Replica {
         let (Some(mut entry), Some(session)) = (entry, self.sessions.get_mut(&peer)) else {
             return;
         };
+        if is_refused && !is_news {
+            // The peer would say the same to whatever is said to it.
+            return session.let_rest(key);
+        }
         session.graves_heard(key, &heard);
         let mut writes = Vec::new();
         let was_live = !entry.state.is_deleted();

@@ -10,14 +10,15 @@ use weft_protocol::{
     codec,
     document::{ChangeHash, DocumentKey, DocumentKind, IndexState},
     id::DeviceId,
-    row::{Item, ReadError, Row, Rows, Table, Write},
+    row::{Item, ReadError, Row, Rows, Table, VALUE_BYTES_MAX, Write},
     signed::Signed,
     sync::{Fingerprint, IndexEntry, KeyPrefix, Range, Stub, Summary},
     time::WallTime,
 };
 
-/// The most bytes of a row of the index: tombstones with long clocks.
-const ENTRY_BYTES_MAX: usize = 1 << 20;
+/// The most bytes of a row of the index: all that a disk takes. Tombstones with long clocks come from
+/// other devices, and what was written must be read when the node starts.
+const ENTRY_BYTES_MAX: usize = VALUE_BYTES_MAX;
 
 /// A range with at most so many entries is listed: listing costs 8 bytes an entry, asking again costs
 /// 13 for each part and half a round trip.

@@ -21,6 +21,9 @@ pub(super) const PARKED_MAX: usize = 4_096;
 /// How many bytes they may have together.
 pub(super) const PARKED_BYTES_MAX: usize = 4 << 20;
 
+/// The most bytes of a parked row: a change as it is stored, which is not deflated, and what tells of it.
+const ROW_BYTES_MAX: usize = PARKED_BYTES_MAX + (1 << 10);
+
 /// A parked row.
 #[derive(Clone, Debug, Encode, Decode)]
 #[cbor(map)]
@@ -97,7 +100,7 @@ impl Parking {
             let key = DocumentKey::from_bytes(&row.scope)
                 .ok_or_else(|| damaged("a scope that is no key".to_owned()))?;
             let parked: Parked =
-                codec::decode(&value, 2 << 20).map_err(|error| damaged(error.to_string()))?;
+                codec::decode(&value, ROW_BYTES_MAX).map_err(|error| damaged(error.to_string()))?;
             parking.order = parking.order.max(parked.order);
             match parked.what {
                 What::Change(chunk) => {

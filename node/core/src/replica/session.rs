@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use weft_protocol::{
     codec,
-    document::{ChangeHash, Clock, DocumentKey, DocumentKind, StartNonce, Vouch},
+    document::{ChangeHash, Clock, DocumentKey, DocumentKind, StartNonce, VOUCH_BYTES_MAX, Vouch},
     id::{ActorId, DeviceId, Digest},
     signed::Signed,
     sync::{
-        ASSEMBLED_BYTES_MAX, Advance, DocumentMessage, Fingerprint, IndexEntry, KeyPrefix,
+        ASSEMBLED_BYTES_MAX, Advance, DocumentMessage, Fingerprint, Have, IndexEntry, KeyPrefix,
         MESSAGE_BYTES_GOAL, Range, SentVouch, Stub, Summary, SyncMessage,
     },
 };
@@ -29,6 +29,13 @@ const UNRESOLVED_MAX: usize = 1 << 16;
 /// How many vouches may come with one message.
 const VOUCHES_MAX: usize = 8_192;
 
+/// What a message that waits takes at least.
+pub(super) const WAITING_BYTES: usize = 256;
+
+/// On how many documents that were not known to differ a session gives up and remembers it: far above
+/// what damage or disagreement leads to. A peer that names others is not believed to have the same.
+const RESTED_MAX: usize = 1 << 16;
+
 /// A message about a document with all its parts.
 #[derive(Debug)]
 pub(super) struct Assembled {
@@ -37,7 +44,7 @@ pub(super) struct Assembled {
     pub(super) changes: Vec<Change>,
     pub(super) vouches: Vec<Signed>,
     pub(super) told: Told,
-    /// Bytes of the changes.
+    /// What it takes, in bytes.
     pub(super) bytes: usize,
 }
 
@@ -60,6 +67,8 @@ pub(super) struct Session {
     /// on both sides, and both know.
     pub(super) exchanges: BTreeMap<DocumentKey, Exchange>,
     pub(super) differs: BTreeSet<DocumentKey>,
+    /// How many documents were added to `differs` because one side gave up on them.
+    rested: usize,
     /// Documents that became the same while they were being compared: that they differ, said of an
     /// earlier moment, is then no news.
     met: BTreeSet<DocumentKey>,
@@ -76,7 +85,8 @@ pub(super) struct Session {
     /// The total at which both were last the same.
     pub(super) synced: Option<Fingerprint>,
     pub(super) ranges: Vec<Range>,
-    tombstones: Vec<Signed>,
+    /// All of a document's are sent together.
+    tombstones: Vec<(DocumentKey, Vec<Signed>)>,
     gone: BTreeSet<DocumentKey>,
     documents: Vec<DocumentMessage>,
     took: Vec<Stub>,
@@ -90,6 +100,7 @@ impl Session {
             wanted: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             differs: BTreeSet::new(),
+            rested: 0,
             met: BTreeSet::new(),
             lacks: BTreeSet::new(),
             partial: None,
@@ -173,7 +184,7 @@ impl Session {
     pub(super) fn settle(&mut self, key: &DocumentKey) {
         self.exchanges.remove(key);
         self.differs.remove(key);
-        if self.is_compared(key) {
+        if self.is_compared(key) && self.met.len() < UNRESOLVED_MAX {
             self.met.insert(*key);
         }
     }
@@ -200,11 +211,18 @@ impl Session {
 
     /// Gives up on a document until one of the copies changes.
     pub(super) fn let_rest(&mut self, key: DocumentKey) {
-        self.exchanges.remove(&key);
         self.wanted.remove(&key);
-        self.inbox.remove(&key);
-        self.differs.insert(key);
+        while self.take_deferred(&key).is_some() {}
+        self.rested(key);
         self.rest.insert(key);
+    }
+
+    /// Notes that one side gave up on a document, which is not the same on both.
+    pub(super) fn rested(&mut self, key: DocumentKey) {
+        self.exchanges.remove(&key);
+        if self.rested < RESTED_MAX && self.differs.insert(key) {
+            self.rested += 1;
+        }
     }
 
     /// Takes a message or a part. Gives the whole when it is complete.
@@ -225,8 +243,12 @@ impl Session {
                 vouches: vec![],
                 budget: ASSEMBLED_BYTES_MAX,
             });
-        let vouches: Vec<_> =
-            message.vouches.into_iter().filter_map(|vouch| vouch.lengthen(starts)).collect();
+        let fits = |vouch: &SentVouch| match vouch {
+            SentVouch::Whole(signed) => signed.bytes.len() <= VOUCH_BYTES_MAX,
+            SentVouch::Newest { .. } | SentVouch::Again { .. } => true,
+        };
+        let vouches = message.vouches.into_iter().filter_map(|vouch| vouch.lengthen(starts));
+        let vouches: Vec<_> = vouches.filter(fits).collect();
         for chunk in &message.changes {
             partial.changes.push(Change::parse(&chunk.0, &mut partial.budget)?);
         }
@@ -247,19 +269,18 @@ impl Session {
             }
             SentVouch::Again { .. } => None,
         };
-        Ok(Some(Assembled {
-            key,
-            kind: message.kind,
-            vouches: vouches.into_iter().filter_map(open).collect(),
-            told: Told {
-                heads: advance.heads.unwrap_or_else(|| tips(&changes)),
-                need: advance.need,
-                have: advance.have,
-                asks: advance.asks,
-            },
-            changes,
-            bytes: ASSEMBLED_BYTES_MAX - budget,
-        }))
+        let vouches: Vec<_> = vouches.into_iter().filter_map(open).collect();
+        let told = Told {
+            heads: advance.heads.unwrap_or_else(|| tips(&changes)),
+            need: advance.need,
+            have: advance.have,
+            asks: advance.asks,
+        };
+        let bytes = ASSEMBLED_BYTES_MAX - budget
+            + vouches.len() * SIGNED_BYTES
+            + told_bytes(&told.heads, &told.need, told.have.as_ref())
+            + WAITING_BYTES;
+        Ok(Some(Assembled { key, kind: message.kind, changes, vouches, told, bytes }))
     }
 
     /// Keeps a message until its document is free. False if there are too many.
@@ -291,7 +312,7 @@ impl Session {
         let says =
             !entry.graves.is_empty() && self.graves_told.insert(*key, buried) != Some(buried);
         if says {
-            self.tombstones.extend(entry.graves.iter().cloned());
+            self.tombstones.push((*key, entry.graves.clone()));
             if entry.state.is_deleted() {
                 self.gone.insert(*key);
             }
@@ -406,15 +427,16 @@ impl Session {
             .into_iter()
             .partition(|range| matches!(range.summary, Summary::Check(_)));
         let tombstones = std::mem::take(&mut self.tombstones);
-        let gone: Vec<_> = std::mem::take(&mut self.gone).into_iter().collect();
+        let gone = std::mem::take(&mut self.gone);
         let rest: Vec<_> = std::mem::take(&mut self.rest).into_iter().collect();
         pack(ranges, range_bytes, SyncMessage::Ranges, &mut messages);
-        let buries = |tombstones| SyncMessage::Tombstones { tombstones, gone: Vec::new() };
-        pack(tombstones, |signed| 128 + signed.bytes.len(), buries, &mut messages);
-        // Those of which nothing is left are named with the last tombstones.
-        if let Some(SyncMessage::Tombstones { gone: named, .. }) = messages.last_mut() {
-            *named = gone;
-        }
+        let buries = |of: Vec<(DocumentKey, Vec<Signed>)>| {
+            let keys: BTreeSet<_> = of.iter().map(|(key, _)| *key).collect();
+            let gone = keys.intersection(&gone).copied().collect();
+            let tombstones = of.into_iter().flat_map(|(_, tombstones)| tombstones).collect();
+            SyncMessage::Tombstones { tombstones, gone }
+        };
+        pack(tombstones, graves_bytes, buries, &mut messages);
         let documents = |mut documents: Vec<DocumentMessage>| {
             let mut starts = Vec::new();
             let vouches = documents.iter_mut().flat_map(|document| &mut document.vouches);
@@ -466,12 +488,20 @@ fn range_bytes(range: &Range) -> usize {
 
 fn bytes(message: &DocumentMessage) -> usize {
     let advance = message.advance.as_ref().map_or(0, |advance| {
-        let have =
-            advance.have.as_ref().map_or(0, |have| have.bloom.len() + have.last_sync.len() * 36);
-        have + (advance.heads.as_ref().map_or(0, Vec::len) + advance.need.len()) * 36
+        let heads = advance.heads.as_deref().unwrap_or_default();
+        told_bytes(heads, &advance.need, advance.have.as_ref())
     });
     let changes: usize = message.changes.iter().map(|chunk| chunk.0.len() + 8).sum();
     96 + advance + changes + message.vouches.len() * SIGNED_BYTES
+}
+
+fn graves_bytes((_, tombstones): &(DocumentKey, Vec<Signed>)) -> usize {
+    24 + tombstones.iter().map(|signed| 128 + signed.bytes.len()).sum::<usize>()
+}
+
+fn told_bytes(heads: &[ChangeHash], need: &[ChangeHash], have: Option<&Have>) -> usize {
+    let have = have.map_or(0, |have| have.bloom.len() + have.last_sync.len() * 36);
+    have + (heads.len() + need.len()) * 36
 }
 
 /// Puts things into as few messages as the goal allows.

@@ -26,6 +26,9 @@ const CHANGE_ROWS_MAX: u64 = 64;
 /// histories take longer, and are what this is for.
 pub(super) const LOADED_MAX: usize = 32;
 
+/// Of how many kinds the skeletons are kept: more than there are. A peer may name any other.
+const SKELETONS_MAX: usize = 256;
+
 /// Why a document is not to be had.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum LoadError {
@@ -135,9 +138,14 @@ impl Shelf {
     }
 
     pub(super) fn skeleton(&mut self, kind: &DocumentKind) -> ChangeHash {
-        *self.skeletons.entry(kind.clone()).or_insert_with(|| {
-            Document::skeleton(kind).map_or(ChangeHash([0; 32]), |change| change.hash())
-        })
+        if let Some(skeleton) = self.skeletons.get(kind) {
+            return *skeleton;
+        }
+        let skeleton = Document::skeleton(kind).map_or(ChangeHash([0; 32]), |it| it.hash());
+        if self.skeletons.len() < SKELETONS_MAX {
+            self.skeletons.insert(kind.clone(), skeleton);
+        }
+        skeleton
     }
 
     /// Makes sure that a document is in memory: as its rows say, and then `pending`.
@@ -216,6 +224,11 @@ impl Shelf {
             let key = *key;
             self.loaded.remove(&key);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn skeletons(&self) -> usize {
+        self.skeletons.len()
     }
 
     #[cfg(test)]

@@ -1,20 +1,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_protocol::{
-    document::{ChangeHash, IndexState, Vouch},
+    document::{ChangeHash, Clock, IndexState, Tombstone, Vouch},
     frame::FRAME_BYTES_MAX,
     row::{MemoryRows, Row, Table},
     signed::{Domain, Signed},
-    sync::{Chunk, DocumentMessage, KeyPrefix, Range, SentVouch, Stub, Summary},
+    sync::{
+        ASSEMBLED_BYTES_MAX, Chunk, DocumentMessage, KeyPrefix, Range, SentVouch, Stub, Summary,
+    },
     time::{Timestamp, WallTime},
     value::Value,
 };
 
 use super::{
     conversation::shared_heads,
+    session::{Assembled, WAITING_BYTES},
     shelf::{LOADED_MAX, saved_row},
     *,
 };
+use crate::document::exchange::Told;
 
 /// A generator of which a seed gives the same numbers everywhere (SplitMix64).
 struct Dice(u64);
@@ -839,6 +843,159 @@ fn a_peer_cannot_park_without_end() {
     let rows = fabric.nodes[1].rows.scan_table(Table::Parked).unwrap();
     let bytes: usize = rows.iter().map(|(_, value)| value.len()).sum();
     assert!(bytes < 5 << 20, "{bytes}");
+}
+
+#[test]
+fn a_large_change_that_is_parked_is_read_at_the_next_start() {
+    let mut fabric = Fabric::new(2);
+    let author = fabric.nodes[0].me;
+    fabric.nodes[1].members.may_not.insert(author);
+    // It is sent deflated, and parked as it is.
+    let content = Value::map([("zeros", Value::Bytes(vec![0; 3 << 20]))]);
+    fabric.edit(0, vec![Edit::Create { id: note(1), kind: DocumentKind::NOTE, content }]);
+    fabric.open(0, 1);
+    fabric.settle();
+    assert_eq!(fabric.nodes[1].replica.counts().parked, 1);
+    fabric.restart(1);
+    assert_eq!(fabric.nodes[1].replica.counts().parked, 1);
+}
+
+#[test]
+fn a_document_with_many_long_tombstones_is_read_at_the_next_start() {
+    let mut fabric = Fabric::new(2);
+    fabric.open(0, 1);
+    fabric.settle();
+    let peer = fabric.nodes[1].me;
+    let key = DocumentKey::first(note(1));
+    for round in 0..25_u32 {
+        let actor = |n: u32| {
+            let mut id = [0; 16];
+            id.copy_from_slice(&blake3::hash(&(round << 16 | n).to_be_bytes()).as_bytes()[..16]);
+            (weft_protocol::id::ActorId::from_bytes(id), 1)
+        };
+        let tombstone = Tombstone {
+            key,
+            kind: DocumentKind::NOTE,
+            buried: Clock((0..2_500).map(actor).collect()),
+            time: WallTime::default(),
+        };
+        let tombstones = vec![Signed::new(Domain::Tombstone, &tombstone, &fabric.nodes[1].signing)];
+        let message = SyncMessage::Tombstones { tombstones, gone: vec![key] };
+        fabric.nodes[0].handle(Input::Message(peer, message));
+        fabric.collect();
+        while fabric.persist_one(0) {}
+    }
+    fabric.settle();
+    let entry = fabric.nodes[0].replica.index.get(&key).unwrap().clone();
+    let bytes: usize = entry.graves.iter().map(|grave| grave.bytes.len()).sum();
+    assert!((450 << 10..=512 << 10).contains(&bytes), "{bytes}");
+    fabric.restart(0);
+    assert_eq!(fabric.nodes[0].replica.index.get(&key), Some(&entry));
+}
+
+#[test]
+fn what_a_revoked_device_deleted_stays_deleted() {
+    for may_adopt in [true, false] {
+        let mut fabric = Fabric::new(3);
+        let thief = fabric.nodes[0].me;
+        fabric.open_all();
+        fabric.edit(1, vec![create(1, "milk")]);
+        fabric.close(0, 2);
+        fabric.close(1, 2);
+        fabric.edit(0, vec![Edit::Delete { id: note(1) }]);
+        fabric.close(0, 1);
+        for at in [1, 2] {
+            fabric.nodes[at].members.revoked.insert(thief);
+            if may_adopt {
+                let revoked = |replica: &mut Replica, it: &Context<'_>| replica.revoked(&thief, it);
+                let writes = fabric.nodes[at].with(revoked);
+                fabric.nodes[at].rows.apply(writes.unwrap());
+            }
+            fabric.nodes[at].handle(Input::MembersChanged);
+        }
+        fabric.restart(1);
+        fabric.open(1, 2);
+        fabric.settle();
+        let left = fabric.nodes[2].content(1);
+        assert_eq!(left.is_none(), may_adopt, "or it is let rest there");
+        assert_eq!(fabric.nodes[1].content(1), None);
+    }
+}
+
+#[test]
+fn a_message_names_the_deleted_documents_whose_tombstones_it_holds() {
+    let mut session = Session::new();
+    let signing = SigningKey::from_bytes(&[1; 32]);
+    let mut entry = Entry::new(DocumentKind::NOTE);
+    for grave in [1, 2] {
+        entry.graves.push(Signed::from_bytes(Domain::Tombstone, vec![grave; 30_000], &signing));
+    }
+    for number in 0..20 {
+        session.say_graves(&DocumentKey::first(note(number)), &entry);
+    }
+    let mut named = 0;
+    let messages = session.flush();
+    assert!(messages.len() > 5, "{}", messages.len());
+    for message in messages {
+        let SyncMessage::Tombstones { tombstones, gone } = message else { panic!("{message:?}") };
+        assert_eq!(tombstones.len(), gone.len() * 2);
+        named += gone.len();
+    }
+    assert_eq!(named, 20);
+}
+
+#[test]
+fn what_a_peer_has_a_session_keep_is_bounded() {
+    let mut session = Session::new();
+    let key = DocumentKey::first(note(1));
+    let empty = || Assembled {
+        key,
+        kind: DocumentKind::NOTE,
+        changes: vec![],
+        vouches: vec![],
+        told: Told { heads: vec![], need: vec![], have: None, asks: false },
+        bytes: WAITING_BYTES,
+    };
+    let waiting_max = ASSEMBLED_BYTES_MAX / WAITING_BYTES;
+    for _ in 0..2 {
+        let waiting = (0..=waiting_max).take_while(|_| session.defer(empty())).count();
+        assert_eq!(waiting, waiting_max);
+        // What waited for a document that is given up counts no longer.
+        session.let_rest(key);
+    }
+    for number in 0..100_000 {
+        session.let_rest(DocumentKey::first(note(number)));
+    }
+    assert!(session.differs.len() <= 1 << 16, "{}", session.differs.len());
+
+    let advance =
+        weft_protocol::sync::Advance { asks: false, need: vec![], heads: None, have: None };
+    let part = |bytes, advance| DocumentMessage {
+        key,
+        kind: DocumentKind::NOTE,
+        changes: vec![],
+        vouches: vec![SentVouch::Whole(Signed::from_bytes(
+            Domain::Vouch,
+            vec![0; bytes],
+            &SigningKey::from_bytes(&[1; 32]),
+        ))],
+        advance,
+    };
+    assert!(session.assemble(part(250, None), &mut Vec::new()).unwrap().is_none());
+    let whole = session.assemble(part(900_000, Some(advance)), &mut Vec::new()).unwrap().unwrap();
+    assert_eq!(whole.vouches.len(), 1, "no vouch is so long");
+    assert!(whole.bytes > WAITING_BYTES + 250, "{}", whole.bytes);
+}
+
+#[test]
+fn kinds_that_a_peer_makes_up_are_not_kept() {
+    let mut node = Node::new(0, MemoryRows::default());
+    for number in 0..1_000 {
+        let kind = format!("kind-{number}").parse().unwrap();
+        let skeleton = node.replica.shelf.skeleton(&kind);
+        assert_eq!(node.replica.shelf.skeleton(&kind), skeleton);
+    }
+    assert!(node.replica.shelf.skeletons() <= 256);
 }
 
 #[test]

@@ -254,6 +254,18 @@ fn a_device_whose_disk_was_set_back_hears_of_it_and_goes_on() {
 }
 
 #[test]
+fn a_head_that_comes_late_is_no_disk_that_was_set_back() {
+    let (mut laptop, mut server) = (node(1), node(2));
+    laptop.act(2);
+    let late = laptop.head();
+    laptop.act(2);
+    server.hear(laptop.id, laptop.head());
+    let seen = server.hear(laptop.id, late);
+    assert_eq!((seen.warning, seen.fork), (None, None));
+    assert!(seen.answer.is_some(), "it hears how far it was seen");
+}
+
+#[test]
 fn a_device_that_wrote_past_what_it_lost_before_it_heard_owns_up_all_the_same() {
     let (mut laptop, mut server) = (node(1), node(2));
     let old = laptop.rows.clone();

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use weft_core::{
-    Input,
+    Input, Output,
     door::{Command, DoorId, Reply},
     links::StreamId,
     runs,
@@ -13,13 +13,15 @@ use weft_protocol::{
     audit::Body,
     codec,
     decision::Effect,
+    document::{ChangeHash, DocumentKey, StartNonce, Vouch},
     frame::Protocol,
     graph::StepId,
     host_call::{HostCall, Refusal},
-    id::RunId,
+    id::{DocumentId, RunId},
     manifest::{CapabilityName, EffectClass},
-    row::{Rows as _, Table},
+    row::{Row, Rows as _, Table, Write},
     run::{Attempt, Executed, Journal, Offer, Outcome, RunMessage, RunState, Stage},
+    signed::{Domain, Signed},
     value::Value,
 };
 
@@ -473,8 +475,8 @@ fn a_journal_that_cant_be_read_ends_its_run_as_uncertain_and_is_told() {
     let run = fabric.run();
     let rows = fabric.devices[0].rows.scan_from(Table::Run, run.as_bytes(), 0, 10).unwrap();
     let (last, _) = rows.last().unwrap();
-    let row = weft_protocol::row::Row::numbered(Table::Run, run.as_bytes(), *last);
-    fabric.devices[0].rows.apply([weft_protocol::row::Write::Put(row, vec![0xff])]);
+    let row = Row::numbered(Table::Run, run.as_bytes(), *last);
+    fabric.devices[0].rows.apply([Write::Put(row, vec![0xff])]);
     fabric.restart(0);
     fabric.feed(0, Input::Command { door: DoorId(2), command: Command::Status });
     fabric.settle();
@@ -503,4 +505,97 @@ fn the_end_of_a_failed_call_says_where_its_reason_comes_from() {
         _ => None,
     });
     assert_eq!(done, Some([weft_protocol::graph::Label::Private].into()));
+}
+
+#[test]
+fn what_the_rules_come_to_ask_about_is_not_done_without_a_yes() {
+    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let laptop = fabric.run_stream();
+    let offer = fabric.offer(1, RunId::from_bytes([5; 16]), &[1], "hello", "echo.once");
+    assert!(matches!(fabric.ask(laptop, &offered(&offer))[..], [RunMessage::Intent(_)]));
+    fabric.devices[1].policy.executor = Effect::Ask;
+    let revoke = Command::Revoke { device: "phone".into() };
+    fabric.feed(0, Input::Command { door: DoorId(2), command: revoke });
+    fabric.settle();
+    let answers = fabric.ask(laptop, &RunMessage::IntentAck(offer.attempt));
+    let [RunMessage::Done { outcome: Outcome::Failed(failure), .. }] = &answers[..] else {
+        panic!("{answers:?}");
+    };
+    assert_eq!(failure.refusal, Refusal::Denied);
+    assert_eq!(fabric.devices[1].begun, 0);
+    assert_eq!(fabric.steps(1), ["executor allow", "denied"]);
+}
+
+#[test]
+fn a_try_that_never_came_is_closed_without_a_second_end_of_the_one_before() {
+    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let laptop = fabric.run_stream();
+    let offer = fabric.offer(1, RunId::from_bytes([5; 16]), &[1], "hello", "echo.write");
+    fabric.ask(laptop, &offered(&offer));
+    fabric.finish(1, Ok("hello".into()));
+    let later = Attempt { epoch: 2, ..offer.attempt };
+    let answers = fabric.ask(laptop, &RunMessage::Inquire(later));
+    assert!(matches!(answers[..], [RunMessage::NotBegun(_)]), "{answers:?}");
+    assert_eq!(fabric.steps(1), ["executor allow", "done"]);
+    assert_eq!(fabric.kept(1)[0].intent, None);
+}
+
+#[test]
+fn an_output_that_is_too_large_is_none_though_its_step_may_have_had_its_effect() {
+    let cases = [
+        ("echo.say", EffectClass::ReadOnly, RunState::Failed),
+        ("echo.write", EffectClass::Idempotent, RunState::Uncertain),
+    ];
+    for (capability, effect, expected) in cases {
+        let mut fabric = Fabric::new(ALLOW, ALLOW);
+        fabric.do_on_server(capability, effect, false);
+        let offer = fabric.offer(1, fabric.run(), &[1], "hello", capability);
+        let value = Value::from("x".repeat(300 << 10));
+        let outcome = Outcome::Value { value, labels: [].into() };
+        let done = RunMessage::Done { attempt: offer.attempt, outcome, labels: [].into() };
+        let stream = fabric.run_stream();
+        fabric.feed(0, Input::Frame { stream, bytes: codec::encode(&done) });
+        fabric.settle();
+        assert_eq!(fabric.state(), Some(expected), "{capability}");
+    }
+}
+
+#[test]
+fn a_reason_that_fits_into_no_frame_is_cut() {
+    let mut fabric = once();
+    let reason = "x".repeat(2 << 20);
+    fabric.finish(1, Err(weft_protocol::run::Failure { refusal: Refusal::Failed, reason }));
+    let Some((RunState::Failed, Some(Outcome::Failed(failure)))) = fabric.ended_last() else {
+        panic!("it has no end");
+    };
+    assert_eq!(failure.reason.len(), 4_000);
+}
+
+#[test]
+fn what_a_device_that_is_put_out_wrote_is_vouched_for_before_it_is_put_out() {
+    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let vouch = Vouch {
+        key: DocumentKey::first(DocumentId::from_bytes([5; 16])),
+        device: secret(3).id(),
+        start: StartNonce([1; 16]),
+        seq: 1,
+        hash: ChangeHash([2; 32]),
+    };
+    let vouch = codec::encode(&Signed::new(Domain::Vouch, &vouch, secret(3).signing()));
+    let row = Row::named(Table::Vouch, &[5; 20], b"the phone's");
+    fabric.devices[0].rows.apply([Write::Put(row, vouch)]);
+    let revoke = Command::Revoke { device: "phone".into() };
+    fabric.feed(0, Input::Command { door: DoorId(2), command: revoke });
+    let mut tables = Vec::new();
+    while let Some(output) = fabric.devices[0].node.poll_output() {
+        if let Output::Persist { writes, .. } = output {
+            tables.extend(writes.iter().filter_map(|write| match write {
+                Write::Put(row, _) => Some(row.table),
+                Write::Delete(_) => None,
+            }));
+        }
+    }
+    let first = |table| tables.iter().position(|it| *it == table);
+    assert!(first(Table::Vouch) < first(Table::Trust), "{tables:?}");
+    assert!(first(Table::Vouch).is_some());
 }
