@@ -62,9 +62,10 @@ impl Edit {
 
 /// Edits as rows, to be written in one transaction with whatever the caller adds.
 ///
-/// [`Input::Persisted`] or [`Input::PersistFailed`] with the ticket must follow. Batches that are prepared
-/// meanwhile for the same documents repeat these writes, so that each stands by itself: should this one
-/// fail and one of those not, its edits are there all the same.
+/// [`Persisted`](super::Input::Persisted) or [`PersistFailed`](super::Input::PersistFailed) with the
+/// ticket must follow. Batches that are prepared meanwhile for the same documents repeat these writes,
+/// so that each stands by itself: should this one fail and one of those not, its edits are there all
+/// the same.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Prepared {
