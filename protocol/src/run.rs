@@ -221,7 +221,8 @@ pub enum RunMessage {
     /// Owner: how does it stand? Nothing is to be begun.
     #[n(10)]
     Inquire(#[n(0)] Attempt),
-    /// Owner: of all that I asked you for, the steps of these runs only are not settled.
+    /// Owner: of all that I asked you for, the steps of these runs only are not settled. Said when a
+    /// stream opens and when a run, or a step that called others, ends.
     #[n(11)]
     Open(#[n(0)] Vec<RunId>),
 }

@@ -20,7 +20,8 @@
 //! |<----------------------------------->|
 //! ```
 //!
-//! After that, whoever has something new says so unasked, in one message.
+//! After that, whoever has something new says so unasked, in one message. When nothing is being compared
+//! either side may ask about everything anew; of two such questions that of the smaller id counts.
 
 use minicbor::{Decode, Decoder, Encode, decode};
 

@@ -20,6 +20,9 @@ use crate::env::Env;
 
 /// How long a yes may be used, in milliseconds: the time to carry it to another device and start.
 const VALID_MS: i64 = 60_000;
+/// A yes that holds for longer than this from now, by the executor's clock, is none, in milliseconds: its
+/// spent nonce would be kept for as long. Far above what clocks of one fabric differ by.
+const AHEAD_MS_MAX: i64 = 10 * 60 * 1_000;
 /// A spent nonce is kept for so long after its consent expired, in milliseconds: a day, so that a clock
 /// that was set wrong and right again does not make the consent new.
 const KEPT_MS: i64 = 24 * 3_600 * 1_000;
@@ -96,6 +99,9 @@ pub(crate) fn settle(
     }
     if consent.expires < env.now.wall {
         return no("the consent has expired");
+    }
+    if consent.expires.unix_millis().saturating_sub(env.now.wall.unix_millis()) > AHEAD_MS_MAX {
+        return no("the consent holds for longer than one may");
     }
     match spend(&consent, env) {
         Ok(Some(writes)) => {

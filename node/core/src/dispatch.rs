@@ -4,7 +4,7 @@
 //! here. Either way it is offered to one device at a time, which may be this one. Losing that device
 //! means another try elsewhere for what only reads. What writes is asked after: its device says, under
 //! the same epoch, how it ended or that nothing was begun, and only the latter leads to another try. If
-//! it can't be asked in time, what may have had its effect is `uncertain` ([`loss`]).
+//! it can't be asked in time, what may have had its effect is `uncertain` (`loss`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,7 @@ use crate::{
     audit::keyed_digest,
     consent,
     env::{Batch, Env, durability_of},
-    executor::{ending_of, kept::StepKey},
+    executor::ending_of,
     node::draw,
     placement,
     registry::Installed,
@@ -43,7 +43,7 @@ mod loss;
 mod said;
 mod task;
 
-pub use task::{Requester, Task, Tried};
+pub use task::{Requester, Task, TaskKey, Tried};
 
 use choice::{choose, nowhere, offer_of};
 use said::Said;
@@ -115,11 +115,11 @@ pub struct Concluded {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Persisting {
     /// The offer is persisted: send it.
-    Offer(StepKey),
+    Offer(TaskKey),
     /// That the intent is known is persisted: acknowledge it.
-    IntentKnown(StepKey),
+    IntentKnown(TaskKey),
     /// The outcome is persisted: tell who wants it.
-    Outcome(StepKey),
+    Outcome(TaskKey),
     /// Nothing.
     Nothing,
 }
@@ -178,6 +178,8 @@ struct Dispatched {
     may_have_acted: bool,
     /// The executor was asked how this try stands.
     inquired: bool,
+    /// It was stopped before this start of the node: its executor is told when it is here.
+    stopped: bool,
     heard: Timestamp,
     tries: u32,
     excluded: BTreeMap<DeviceId, String>,
@@ -190,7 +192,7 @@ pub struct Dispatch {
     key: SigningKey,
     me: DeviceId,
     rng: ChaCha20Rng,
-    tasks: BTreeMap<StepKey, Dispatched>,
+    tasks: BTreeMap<TaskKey, Dispatched>,
     outputs: Vec<DispatchOutput>,
 }
 
@@ -222,10 +224,6 @@ impl Dispatch {
         }
     }
 
-    fn key_of(&self, task: &Task) -> StepKey {
-        StepKey { from: self.me, owner: task.owner, run: task.run, step: task.step.clone() }
-    }
-
     /// Takes a task on.
     pub fn start(&mut self, task: Task, env: &mut Env<'_>) {
         if let Some(it) = self.first(task, 1, env) {
@@ -236,7 +234,7 @@ impl Dispatch {
     /// A task before it is placed; `None`: it ended at once.
     fn first(&mut self, task: Task, epoch: u32, env: &Env<'_>) -> Option<Dispatched> {
         let failure = |refusal, reason| Outcome::Failed(Failure { refusal, reason });
-        if self.tasks.contains_key(&self.key_of(&task)) {
+        if self.tasks.contains_key(&task.key()) {
             let reason = format!("step {} is under way already", task.step);
             self.conclude_unplaced(task, failure(Refusal::Invalid, reason));
             return None;
@@ -260,6 +258,7 @@ impl Dispatch {
             version: env.version,
             may_have_acted: false,
             inquired: false,
+            stopped: false,
             heard: env.now.mono,
             tries: 0,
             excluded: BTreeMap::new(),
@@ -279,7 +278,7 @@ impl Dispatch {
     }
 
     /// Writes into the journal of a run of this device; another owner keeps its own.
-    fn journal(&mut self, key: &StepKey, entry: Journal) {
+    fn journal(&mut self, key: &TaskKey, entry: Journal) {
         if key.owner == self.me {
             self.outputs.push(DispatchOutput::Journal(key.run, entry));
         }
@@ -315,7 +314,7 @@ impl Dispatch {
                     reason: decision.reason.clone(),
                 });
                 it.phase = Phase::Asking { decision };
-                self.tasks.insert(self.key_of(&it.task), it);
+                self.tasks.insert(it.task.key(), it);
             }
             Effect::Allow => self.offer(it, decision, env),
             Effect::Ask | Effect::Deny => {
@@ -368,7 +367,7 @@ impl Dispatch {
             executor: it.executor,
             candidates: it.candidates.clone(),
         });
-        let key = self.key_of(&it.task);
+        let key = it.task.key();
         let entry = Journal::Offered {
             attempt: it.offer.attempt.clone(),
             executor: it.executor,
@@ -385,7 +384,7 @@ impl Dispatch {
     /// A person answered for a run of this device. What was asked is decided again where who belongs or
     /// the rules moved since. Gives whether anything was asked.
     pub fn consent(&mut self, run: RunId, step: &StepId, yes: bool, env: &mut Env<'_>) -> bool {
-        let key = StepKey { from: self.me, owner: self.me, run, step: step.clone() };
+        let key = TaskKey { owner: self.me, run, step: step.clone(), above: Vec::new() };
         let asking =
             self.tasks.get(&key).is_some_and(|it| matches!(it.phase, Phase::Asking { .. }));
         if !asking {
@@ -437,7 +436,7 @@ impl Dispatch {
         }
     }
 
-    fn offer_persisted(&mut self, key: &StepKey, env: &mut Env<'_>) {
+    fn offer_persisted(&mut self, key: &TaskKey, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get_mut(key) else { return };
         if !matches!(it.phase, Phase::Preparing) {
             return;
@@ -453,7 +452,7 @@ impl Dispatch {
         self.outputs.push(DispatchOutput::Tell(it.executor, offer));
     }
 
-    fn intent_known(&mut self, key: &StepKey, env: &mut Env<'_>) {
+    fn intent_known(&mut self, key: &TaskKey, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get_mut(key) else { return };
         // After a cut nothing is acknowledged: that holds on the stream of the intent only.
         if !matches!(it.phase, Phase::Acknowledging) {
@@ -505,7 +504,7 @@ impl Dispatch {
         self.conclude_unplaced(it.task, outcome);
     }
 
-    fn concluded(&mut self, key: &StepKey) {
+    fn concluded(&mut self, key: &TaskKey) {
         let concluding =
             self.tasks.get(key).is_some_and(|it| matches!(it.phase, Phase::Concluding(_)));
         if !concluding {
@@ -534,7 +533,7 @@ impl Dispatch {
             | RunMessage::Inquire(_)
             | RunMessage::Open(_) => return,
         };
-        let key = StepKey::of(self.me, &attempt);
+        let key = TaskKey::of(&attempt);
         let Some(it) = self.tasks.get_mut(&key) else {
             // The outcome is known here already; its executor may forget it.
             if matches!(message, RunMessage::Done { .. }) {
@@ -581,7 +580,7 @@ impl Dispatch {
     }
 
     /// An executor is about to do what must not happen twice, whatever this device thought of it.
-    fn intended(&mut self, key: &StepKey, attempt: Attempt) {
+    fn intended(&mut self, key: &TaskKey, attempt: Attempt) {
         let Some(it) = self.tasks.get_mut(key) else { return };
         match it.phase {
             Phase::Offered | Phase::Running | Phase::Waiting { .. } => {
@@ -605,7 +604,7 @@ impl Dispatch {
     }
 
     /// The executor has closed the try: nothing was begun, and nothing will be under it.
-    fn not_begun(&mut self, key: &StepKey, env: &mut Env<'_>) {
+    fn not_begun(&mut self, key: &TaskKey, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get_mut(key) else { return };
         it.may_have_acted = false;
         if it.offer.effect == EffectClass::Idempotent {
@@ -623,7 +622,7 @@ impl Dispatch {
     }
 
     /// An executor does not take a step. A rule's no is final; anything else may go elsewhere.
-    fn refused(&mut self, key: &StepKey, failure: Failure, env: &mut Env<'_>) {
+    fn refused(&mut self, key: &TaskKey, failure: Failure, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get(key) else { return };
         let once = it.offer.effect == EffectClass::AtMostOnce;
         if it.may_have_acted && (it.inquired || once) {
@@ -652,7 +651,7 @@ impl Dispatch {
     }
 
     /// Tries once more, under a later epoch.
-    fn again(&mut self, key: &StepKey, excluded: Option<(DeviceId, String)>, env: &mut Env<'_>) {
+    fn again(&mut self, key: &TaskKey, excluded: Option<(DeviceId, String)>, env: &mut Env<'_>) {
         let Some(mut it) = self.tasks.remove(key) else { return };
         it.excluded.extend(excluded);
         if let Some(intent) = it.intent.take() {
@@ -669,12 +668,12 @@ impl Dispatch {
         self.place(it, env);
     }
 
-    fn fail(&mut self, key: &StepKey, refusal: Refusal, reason: String, env: &mut Env<'_>) {
+    fn fail(&mut self, key: &TaskKey, refusal: Refusal, reason: String, env: &mut Env<'_>) {
         self.conclude(key, Outcome::Failed(Failure { refusal, reason }), env);
     }
 
     /// Persists how a step ended.
-    fn conclude(&mut self, key: &StepKey, outcome: Outcome, env: &mut Env<'_>) {
+    fn conclude(&mut self, key: &TaskKey, outcome: Outcome, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get_mut(key) else { return };
         let (ending, output) = match &outcome {
             Outcome::Value { value, .. } => {

@@ -1,8 +1,8 @@
 //! Steps that run on this device, whoever owns them.
 //!
-//! An offer is decided again with this device's rules, manifest and replica ([`admission`]); the intent
+//! An offer is decided again with this device's rules, manifest and replica (`admission`); the intent
 //! is persisted; the agent acts; its writes, the outcome and the outcome's record are one batch
-//! ([`conclusion`]); the owner hears of it when that is persisted. Asking again for the same try gives
+//! (`conclusion`); the owner hears of it when that is persisted. Asking again for the same try gives
 //! the same answer, from what is [`kept`].
 //!
 //! What must not happen twice takes two steps more: the owner must know of the intent, on the stream
@@ -20,7 +20,7 @@ use weft_protocol::{
     graph::Label,
     host_call::{HostCall, HostError, Refusal},
     id::{DeviceId, Digest, DocumentId, RunId},
-    manifest::{Capability, CapabilityName, EffectClass},
+    manifest::{AgentKind, Capability, CapabilityName, EffectClass},
     run::{Attempt, Executed, Failure, Offer, Outcome, Progress, RunMessage, Stage},
     time::Timestamp,
     value::Value,
@@ -46,6 +46,11 @@ use kept::StepKey;
 const BEAT: Duration = Duration::from_secs(1);
 /// The most host calls of one execution: enough for any agent that batches, a bound for one that loops.
 const HOST_CALLS_MAX: u32 = 10_000;
+
+/// So many agents run at once for one device that asks; more of its steps wait. Half as many as the host
+/// has at once, so that what they call finds room: what is called never waits, or two could wait for
+/// each other.
+const RUNNING_MAX: usize = 16;
 
 /// The longest that a step may take, whatever its owner allows.
 const DEADLINE_MAX: Duration = Duration::from_secs(3_600);
@@ -122,6 +127,8 @@ enum Phase {
     AwaitingAck { until: Timestamp },
     /// The owner knows; that it is about to act is being persisted.
     Marking,
+    /// It waits for others of its asker to end.
+    Queued,
     /// The agent runs.
     Running,
     /// The end is being persisted.
@@ -176,6 +183,15 @@ impl Execution {
         }
     }
 
+    /// Whether it may wait for others: nobody here waits for it, and it has a process of its own.
+    fn may_wait(&self) -> bool {
+        self.offer.attempt.above.is_empty() && self.agent.manifest.kind == AgentKind::Wasm
+    }
+
+    fn is_running_component(&self) -> bool {
+        self.may_wait() && matches!(self.phase, Phase::Running)
+    }
+
     fn must_happen_once(&self) -> bool {
         self.effect == EffectClass::AtMostOnce
     }
@@ -186,6 +202,8 @@ impl Execution {
 pub struct Executor {
     executions: BTreeMap<StepKey, Execution>,
     by_id: BTreeMap<ExecutionId, StepKey>,
+    /// How many rows were kept for each asker since it said last which of its runs go on, at least.
+    kept: BTreeMap<DeviceId, usize>,
     next: u64,
     outputs: Vec<ExecutorOutput>,
 }
@@ -210,10 +228,10 @@ impl Executor {
     pub fn poll_timeout(&self) -> Option<(Timestamp, &'static str)> {
         let due = |it: &Execution| match it.phase {
             Phase::AwaitingAck { until } => Some((until, "nobody acknowledged an intent")),
-            Phase::Running if it.next_beat < it.ends => {
+            Phase::Running | Phase::Queued if it.next_beat < it.ends => {
                 Some((it.next_beat, "a running step says that it lives"))
             }
-            Phase::Running => Some((it.ends, "a step runs out of time")),
+            Phase::Running | Phase::Queued => Some((it.ends, "a step runs out of time")),
             Phase::Preparing | Phase::Marking | Phase::Committing(_) => None,
         };
         self.executions.values().filter_map(due).min_by_key(|(at, _)| *at)
@@ -227,8 +245,8 @@ impl Executor {
         for (key, execution) in &mut self.executions {
             match execution.phase {
                 Phase::AwaitingAck { until } if until <= now => unanswered.push(key.clone()),
-                Phase::Running if execution.ends <= now => late.push(key.clone()),
-                Phase::Running if execution.next_beat <= now => {
+                Phase::Running | Phase::Queued if execution.ends <= now => late.push(key.clone()),
+                Phase::Running | Phase::Queued if execution.next_beat <= now => {
                     execution.next_beat = now + BEAT;
                     let attempt = execution.offer.attempt.clone();
                     let beat = RunMessage::Progress { attempt, progress: Progress::Beat };
@@ -236,6 +254,7 @@ impl Executor {
                 }
                 Phase::AwaitingAck { .. }
                 | Phase::Running
+                | Phase::Queued
                 | Phase::Preparing
                 | Phase::Marking
                 | Phase::Committing(_) => {}
@@ -401,10 +420,17 @@ impl Executor {
         }
     }
 
+    /// Has an agent act, or wait until fewer do for the same asker.
     fn act(&mut self, key: &StepKey, env: &Env<'_>) {
+        let occupies = |it: &&Execution| it.from == key.from && it.is_running_component();
+        let is_full = self.executions.values().filter(occupies).count() >= RUNNING_MAX;
         let Some(execution) = self.executions.get_mut(key) else { return };
-        execution.phase = Phase::Running;
         execution.next_beat = env.now.mono + BEAT;
+        if is_full && execution.may_wait() {
+            execution.phase = Phase::Queued;
+            return;
+        }
+        execution.phase = Phase::Running;
         self.outputs.push(ExecutorOutput::Execute {
             execution: execution.id,
             agent: execution.agent.clone(),
@@ -412,6 +438,21 @@ impl Executor {
             arguments: execution.offer.arguments.clone(),
             deadline: execution.ends.since(env.now.mono),
         });
+    }
+
+    /// Has the step act that waits the longest for others of this asker to end.
+    fn act_next(&mut self, from: DeviceId, env: &mut Env<'_>) {
+        let queued = self
+            .executions
+            .iter()
+            .filter(|(key, it)| key.from == from && matches!(it.phase, Phase::Queued));
+        let Some(key) = queued.min_by_key(|(_, it)| it.id).map(|(key, _)| key.clone()) else {
+            return;
+        };
+        match self.decide_again(&key, env) {
+            Ok(()) => self.act(&key, env),
+            Err(failure) => self.close(&key, Some(failure), env),
+        }
     }
 
     /// The stream that carried an intent was cut or replaced: an acknowledgement holds on that stream
@@ -470,7 +511,9 @@ impl Executor {
                     self.conclude(key, Err(failure(refusal, reason)), env);
                 }
             }
-            Phase::AwaitingAck { .. } => self.close(key, Some(failure(refusal, reason)), env),
+            Phase::AwaitingAck { .. } | Phase::Queued => {
+                self.close(key, Some(failure(refusal, reason)), env);
+            }
             Phase::Preparing | Phase::Marking => {
                 execution.stopped = Some(failure(refusal, reason));
             }
@@ -561,12 +604,6 @@ fn failure(refusal: Refusal, reason: impl Into<String>) -> Failure {
 
 const fn error(refusal: Refusal, reason: String) -> HostError {
     HostError { refusal, reason }
-}
-
-const fn edited(edit: &Edit) -> DocumentId {
-    match edit {
-        Edit::Create { id, .. } | Edit::Update { id, .. } | Edit::Delete { id } => *id,
-    }
 }
 
 /// How a failed step stands in the chain.

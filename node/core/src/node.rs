@@ -10,8 +10,6 @@ use rand_core::{Rng as _, SeedableRng as _};
 use weft_protocol::{
     audit::{Body, Head},
     codec,
-    decision::Subject,
-    device::Kind,
     document::{DocumentKind, StartNonce},
     frame::Protocol,
     graph::StepIndex,
@@ -88,6 +86,8 @@ pub struct Node {
     warnings: Vec<String>,
     journal: Vec<Write>,
     wrote: BTreeMap<RunId, Vec<DocumentId>>,
+    /// The devices that were asked for steps of another owner's runs, by agents that run here.
+    asked: BTreeMap<RunId, BTreeSet<DeviceId>>,
     settling: Vec<Settling>,
     outputs: VecDeque<Output>,
 }
@@ -201,6 +201,7 @@ impl Node {
             warnings: Vec::new(),
             journal: Vec::new(),
             wrote: BTreeMap::new(),
+            asked: BTreeMap::new(),
             settling: Vec::new(),
             outputs: VecDeque::new(),
         };
@@ -459,6 +460,7 @@ impl Node {
                 break;
             }
         }
+        self.settle_asked(context);
         self.hand_over(context.now);
         self.settle(context.now);
         self.presence.own_mut().queue = self.executor.queue();
@@ -741,23 +743,6 @@ pub(crate) fn draw<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
     let mut bytes = [0; N];
     rng.fill_bytes(&mut bytes);
     bytes
-}
-
-/// The device that a word of the command names: by name, else by kind if only one is of it.
-fn device_named(subjects: &[Subject], word: &str) -> Result<DeviceId, String> {
-    let by_name: Vec<&Subject> =
-        subjects.iter().filter(|subject| subject.name.eq_ignore_ascii_case(word)).collect();
-    let kind: Option<Kind> = word.parse().ok();
-    let by_kind: Vec<&Subject> =
-        subjects.iter().filter(|subject| Some(subject.kind) == kind).collect();
-    match (by_name.as_slice(), by_kind.as_slice()) {
-        ([one], _) | ([], [one]) => Ok(one.id),
-        ([], []) => {
-            let names: Vec<&str> = subjects.iter().map(|subject| subject.name.as_str()).collect();
-            Err(format!("there is no device {word:?}; there are {}", names.join(", ")))
-        }
-        (_, _) => Err(format!("several devices are called {word:?}; use the id of one")),
-    }
 }
 
 /// The devices that the words bind steps to.

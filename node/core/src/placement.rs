@@ -4,7 +4,7 @@
 //! of expected waiting; what is not time (battery, a metered link) is given a price in it.
 
 use weft_protocol::{
-    decision::{Decision, Effect},
+    decision::{Decision, Effect, Subject},
     device::Kind,
     id::DeviceId,
     manifest::CapabilityName,
@@ -98,6 +98,27 @@ pub struct Placement {
     pub decision: Option<Decision>,
     /// Every device that was looked at, the chosen first, then by cost.
     pub candidates: Vec<Candidate>,
+}
+
+/// The device that a word of the command names: by name, else by kind if only one is of it.
+///
+/// # Errors
+///
+/// None is called so, or several are; the sentence says which there are.
+pub fn device_named(subjects: &[Subject], word: &str) -> Result<DeviceId, String> {
+    let by_name: Vec<&Subject> =
+        subjects.iter().filter(|subject| subject.name.eq_ignore_ascii_case(word)).collect();
+    let kind: Option<Kind> = word.parse().ok();
+    let by_kind: Vec<&Subject> =
+        subjects.iter().filter(|subject| Some(subject.kind) == kind).collect();
+    match (by_name.as_slice(), by_kind.as_slice()) {
+        ([one], _) | ([], [one]) => Ok(one.id),
+        ([], []) => {
+            let names: Vec<&str> = subjects.iter().map(|subject| subject.name.as_str()).collect();
+            Err(format!("there is no device {word:?}; there are {}", names.join(", ")))
+        }
+        (_, _) => Err(format!("several devices are called {word:?}; use the id of one")),
+    }
 }
 
 /// Chooses.
@@ -299,5 +320,25 @@ mod tests {
         assert_eq!(placement.chosen, None);
         assert_eq!(placement.decision, Some(Decision::deny("because")));
         assert!(placement.candidates[0].reasons[0].contains("because"));
+    }
+
+    #[test]
+    fn a_word_names_a_device_by_its_name_else_the_only_one_of_its_kind() {
+        let subject = |number: u8, name: &str, kind| Subject {
+            id: DeviceId::from_bytes([number; 32]),
+            name: name.into(),
+            kind,
+            role: weft_protocol::device::Role::Member,
+        };
+        let subjects = [
+            subject(1, "attic", Kind::Server),
+            subject(2, "cellar", Kind::Server),
+            subject(3, "pocket", Kind::Phone),
+        ];
+        let named = |word| device_named(&subjects, word);
+        assert_eq!(named("Attic"), Ok(subjects[0].id));
+        assert_eq!(named("phone"), Ok(subjects[2].id));
+        assert!(named("server").unwrap_err().contains("several devices"));
+        assert!(named("desk").unwrap_err().contains("attic, cellar, pocket"));
     }
 }

@@ -284,7 +284,7 @@ impl Replica {
         for peer in &peers {
             while let Some(session) = self.sessions.get_mut(peer)
                 && session.exchanges.len() < EXCHANGES_MAX
-                && let Some((key, want)) = session.wanted.pop_first()
+                && let Some((key, want)) = session.take_wanted()
             {
                 self.start(*peer, key, want, context);
             }
@@ -294,7 +294,7 @@ impl Replica {
         }
         let total = self.index.total();
         for (peer, session) in &mut self.sessions {
-            if session.is_idle() {
+            if !session.ask_anew(self.index.question()) && session.is_idle() {
                 session.say_check(total);
             }
             for message in session.flush() {

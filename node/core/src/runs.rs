@@ -10,7 +10,6 @@ use std::{
 };
 
 use weft_protocol::{
-    decision::Subject,
     document::DocumentKind,
     graph::{Argument, Label, Plan, Step, StepId, StepIndex},
     host_call::Refusal,
@@ -26,6 +25,7 @@ use crate::{
     dispatch::{Requester, Task, Tried},
     door::{DoorId, RunView},
     env::{Batch, Env},
+    placement,
     replica::{self, Edit},
 };
 
@@ -228,16 +228,19 @@ impl Runs {
     /// Which runs are open cannot be read.
     pub fn resume(&mut self, env: &mut Env<'_>) -> Result<Vec<String>, ReadError> {
         let mut unreadable = Vec::new();
-        for run in journal::open_runs(env.rows)? {
+        for open in journal::open_runs(env.rows)? {
+            let run = open.run;
             let found = journal::find(run, env.rows);
             let say = |error: &ReadError| format!("of run {}, {error}", run.short());
             unreadable.extend(found.unreadable.iter().map(say));
-            self.take_up(run, found, env);
+            self.take_up(open, found, env);
         }
         Ok(unreadable)
     }
 
-    fn take_up(&mut self, run: RunId, found: journal::Found, env: &mut Env<'_>) {
+    /// Of a run that was stopped only the steps that were offered are taken up, to be stopped too.
+    fn take_up(&mut self, open: journal::Open, found: journal::Found, env: &mut Env<'_>) {
+        let journal::Open { run, stopped } = open;
         let mut tried: BTreeMap<StepIndex, Tried> = BTreeMap::new();
         let mut taken_up: Option<Run> = None;
         let unreadable = !found.unreadable.is_empty();
@@ -264,7 +267,7 @@ impl Runs {
                         steps,
                         entries: found.next,
                         asked: BTreeSet::new(),
-                        cancelled: false,
+                        cancelled: stopped,
                         finished: None,
                     });
                 }
@@ -273,7 +276,8 @@ impl Runs {
                     if attempt.step.0.len() == 1 {
                         let Attempt { step, epoch, .. } = attempt;
                         let effect = it.effect(step.root());
-                        let new = Tried { epoch, executor, intent, effect, acknowledged: false };
+                        let acknowledged = false;
+                        let new = Tried { epoch, executor, intent, effect, acknowledged, stopped };
                         tried.insert(step.root(), new);
                     }
                 }
@@ -310,6 +314,11 @@ impl Runs {
                 if open && step.effect > EffectClass::ReadOnly {
                     it.steps.insert(step.index, StepState::Ended(Outcome::Uncertain));
                 }
+            }
+        }
+        for step in it.request.plan.steps.iter().filter(|step| step.device.is_some()) {
+            if let Some(tried) = tried.get(&step.index) {
+                it.request.named.entry(step.index).or_insert(tried.executor);
             }
         }
         self.runs.insert(run, it);
@@ -420,13 +429,16 @@ impl Runs {
         self.advance(run, env);
     }
 
-    /// Stops a run. Gives whether there was one.
-    pub fn cancel(&mut self, run: RunId, env: &mut Env<'_>) -> bool {
-        let Some(state) = self.runs.get_mut(&run) else { return false };
+    /// Stops a run. Gives what must be on the disk before anybody is told that it is stopped; `None`:
+    /// there is no such run.
+    pub fn cancel(&mut self, run: RunId, env: &mut Env<'_>) -> Option<Batch> {
+        let state = self.runs.get_mut(&run)?;
         state.cancelled = true;
+        // A run whose end is being persisted is off the index, and stays off.
+        let mark = state.finished.is_none().then(|| journal::stop(run));
         self.outputs.push(RunsOutput::CancelTasks(run));
         self.advance(run, env);
-        true
+        Some(Batch::synced(mark.into_iter().collect()))
     }
 
     fn advance(&mut self, run: RunId, env: &mut Env<'_>) {
@@ -439,23 +451,24 @@ impl Runs {
         if run.finished.is_some() {
             return;
         }
-        if !run.cancelled {
-            for step in run.ready() {
-                let tried = tried.get(&step.index).copied();
-                match run.task(id, &step, env) {
-                    Ok(task) => {
-                        run.steps.insert(step.index, StepState::UnderWay);
-                        let task = Box::new(task);
-                        self.outputs.push(RunsOutput::Dispatch { task, tried });
-                    }
-                    Err(failure) => {
-                        let outcome = if tried.is_some_and(|tried| tried.may_have_acted()) {
-                            Outcome::Uncertain
-                        } else {
-                            Outcome::Failed(failure)
-                        };
-                        run.steps.insert(step.index, StepState::Ended(outcome));
-                    }
+        for step in run.ready() {
+            let tried = tried.get(&step.index).copied();
+            if run.cancelled && tried.is_none() {
+                continue;
+            }
+            match run.task(id, &step, env) {
+                Ok(task) => {
+                    run.steps.insert(step.index, StepState::UnderWay);
+                    let task = Box::new(task);
+                    self.outputs.push(RunsOutput::Dispatch { task, tried });
+                }
+                Err(failure) => {
+                    let outcome = if tried.is_some_and(|tried| tried.may_have_acted()) {
+                        Outcome::Uncertain
+                    } else {
+                        Outcome::Failed(failure)
+                    };
+                    run.steps.insert(step.index, StepState::Ended(outcome));
                 }
             }
         }
@@ -518,6 +531,11 @@ impl Run {
     }
 
     fn task(&self, run: RunId, step: &Step, env: &Env<'_>) -> Result<Task, Failure> {
+        let named = self.request.named.get(&step.index).copied();
+        if let (Some(word), None) = (&step.device, named) {
+            let reason = format!("which device {word:?} means is not known any more");
+            return Err(Failure { refusal: Refusal::NotFound, reason });
+        }
         let mut labels = BTreeSet::new();
         let mut arguments = BTreeMap::new();
         let mut only_here = None;
@@ -554,7 +572,7 @@ impl Run {
             capability: step.capability.clone(),
             arguments: Value::Map(arguments),
             labels,
-            named: self.request.named.get(&step.index).copied(),
+            named,
             only_here,
             requester: Requester::Run,
             callers: Vec::new(),
@@ -566,17 +584,14 @@ impl Run {
     }
 }
 
-/// The devices that a plan's words named, as far as they still belong.
+/// The devices that a plan's words name, as far as each still names one.
 fn named(plan: &Plan, env: &Env<'_>) -> BTreeMap<StepIndex, DeviceId> {
-    let is_called = |word: &str, subject: &Subject| {
-        subject.name.eq_ignore_ascii_case(word) || subject.kind.word() == word
-    };
+    let subjects: Vec<_> = env.neighbours.iter().map(|it| it.subject.clone()).collect();
     plan.steps
         .iter()
         .filter_map(|step| {
             let word = step.device.as_deref()?;
-            let mut subjects = env.neighbours.iter().map(|it| &it.subject);
-            Some((step.index, subjects.find(|subject| is_called(word, subject))?.id))
+            Some((step.index, placement::device_named(&subjects, word).ok()?))
         })
         .collect()
 }

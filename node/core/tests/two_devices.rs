@@ -25,7 +25,7 @@ use weft_protocol::{
     device::{Kind, Role},
     frame::Protocol,
     graph::{Argument, Plan, Route, Step, StepIndex},
-    host_call::Refusal,
+    host_call::{HostError, Refusal},
     id::{BootId, DeviceId, Digest},
     manifest::{EffectClass, Manifest},
     row::{MemoryRows, Rows as _, Table},
@@ -43,6 +43,12 @@ use weft_trust::{
 
 #[path = "two_devices/once.rs"]
 mod once;
+
+#[path = "two_devices/stops.rs"]
+mod stops;
+
+#[path = "two_devices/limits.rs"]
+mod limits;
 
 const AGENT: &str = r#"
 name = "echo"
@@ -72,6 +78,16 @@ text = { type = "string" }
 name = "echo.once"
 description = "Says it once and never again."
 effect = "at-most-once"
+[capability.arguments]
+required = ["text"]
+[capability.arguments.properties]
+text = { type = "string" }
+
+[[capability]]
+name = "echo.pass"
+description = "Has another write it down."
+effect = "idempotent"
+calls = ["echo.write"]
 [capability.arguments]
 required = ["text"]
 [capability.arguments.properties]
@@ -123,6 +139,8 @@ struct Device {
     begun: usize,
     starts: u64,
     stopped: Vec<ExecutionId>,
+    /// What agents that called were answered.
+    answers: Vec<Result<Value, HostError>>,
 }
 
 /// The laptop (0) and the server (1), connected.
@@ -213,6 +231,7 @@ impl Fabric {
                     begun: 0,
                     starts: 1,
                     stopped: vec![],
+                    answers: vec![],
                 }
             })
             .collect();
@@ -264,6 +283,11 @@ impl Fabric {
     /// The power of a device goes and comes back: what was not written is gone.
     fn restart(&mut self, device: usize) {
         self.disconnect();
+        self.start_anew(device);
+    }
+
+    /// A device starts from what is on its disk.
+    fn start_anew(&mut self, device: usize) {
         let it = &mut self.devices[device];
         it.starts += 1;
         it.executions.clear();
@@ -311,13 +335,13 @@ impl Fabric {
                             it.begun += 1;
                         }
                         Output::StopExecution(execution) => it.stopped.push(execution),
+                        Output::AnswerCall { answer, .. } => it.answers.push(answer),
                         Output::Reply { reply, .. } => it.replies.push(reply),
                         Output::Event { door: Some(_), event } => it.events.push(event),
                         Output::Members(_)
                         | Output::Remember { .. }
                         | Output::Admit { .. }
                         | Output::Disconnect { .. }
-                        | Output::AnswerCall { .. }
                         | Output::OpenPairing { .. }
                         | Output::SendPairing { .. }
                         | Output::ClosePairingLink { .. }
@@ -374,18 +398,14 @@ impl Fabric {
 
     /// The laptop's person wants something done on the server.
     fn do_on_server(&mut self, capability: &str, effect: EffectClass, can_ask: bool) {
-        let step = Step {
-            index: StepIndex(1),
-            capability: capability.parse().unwrap(),
-            arguments: BTreeMap::from([("text".into(), Argument::Literal("hello".into()))]),
-            device: Some("server".into()),
-            after: [].into(),
-            effect,
-            may_call: vec![],
-        };
+        self.carry_out(vec![step(1, capability, effect, Some("server"))], can_ask);
+    }
+
+    /// The laptop's person wants steps done.
+    fn carry_out(&mut self, steps: Vec<Step>, can_ask: bool) {
         let command = Command::Do {
             words: "say hello on the server".into(),
-            plan: Plan::new(Route::Phrases, vec![step]).unwrap(),
+            plan: Plan::new(Route::Phrases, steps).unwrap(),
             files: BTreeMap::new(),
             local_time: "1970-01-01T00:00:00".into(),
             time_zone: "UTC".into(),
@@ -439,6 +459,19 @@ impl Fabric {
             | Body::Strangers { .. } => None,
         };
         self.records(device).into_iter().filter_map(word).collect()
+    }
+}
+
+/// A step that says hello.
+fn step(index: u16, capability: &str, effect: EffectClass, device: Option<&str>) -> Step {
+    Step {
+        index: StepIndex(index),
+        capability: capability.parse().unwrap(),
+        arguments: BTreeMap::from([("text".into(), Argument::Literal("hello".into()))]),
+        device: device.map(str::to_owned),
+        after: [].into(),
+        effect,
+        may_call: vec![],
     }
 }
 

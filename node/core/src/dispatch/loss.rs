@@ -15,7 +15,7 @@ use weft_protocol::{
 };
 
 use super::{
-    Dispatch, DispatchOutput, Dispatched, LEASE, Phase, Requester, StepKey, TRIES_MAX, Task, Tried,
+    Dispatch, DispatchOutput, Dispatched, LEASE, Phase, Requester, TRIES_MAX, Task, TaskKey, Tried,
 };
 use crate::env::Env;
 
@@ -80,7 +80,8 @@ impl Dispatch {
     }
 
     /// Takes a task on that this node had offered before it was started anew. What only reads is tried
-    /// again; for the rest its executor says under the same epoch how it ended.
+    /// again; for the rest its executor says under the same epoch how it ended. What was stopped is tried
+    /// no more: its executor is told, and waited for where it may have acted.
     pub fn take_up(&mut self, task: Task, tried: Tried, env: &mut Env<'_>) {
         let may_have_acted = tried.may_have_acted();
         let known = env.registry.provider(&task.capability).is_some();
@@ -90,7 +91,8 @@ impl Dispatch {
         }
         let Some(mut it) = self.first(task, tried.epoch, env) else { return };
         it.offer.effect = it.offer.effect.max(tried.effect);
-        if it.offer.effect <= EffectClass::ReadOnly && !tried.acknowledged {
+        let only_reads = it.offer.effect <= EffectClass::ReadOnly && !tried.acknowledged;
+        if only_reads && !tried.stopped {
             it.offer.attempt.epoch += 1;
             self.place(it, env);
             return;
@@ -99,20 +101,32 @@ impl Dispatch {
         it.intent = Some(tried.intent);
         it.may_have_acted = may_have_acted || it.offer.effect == EffectClass::Idempotent;
         it.tries = 1;
+        it.stopped = tried.stopped;
+        let waits = it.may_have_acted || !it.stopped;
         let until = env.now.mono + WAIT_FOR_DEVICE;
         it.phase = Phase::Waiting { until, unanswered: false };
-        let key = self.key_of(&it.task);
+        let key = it.task.key();
         self.tasks.insert(key.clone(), it);
         if env.neighbour(&tried.executor).is_none() {
             let reason = "its device no longer belongs to the fabric".into();
             self.give_up(&key, Refusal::Failed, reason, env);
-        } else if is_reachable(&tried.executor, env) {
-            self.inquire(&key);
+        } else if is_reachable(&tried.executor, env) || !waits {
+            self.ask(&key, env);
         }
     }
 
-    /// Asks the executor how a try stands.
-    fn inquire(&mut self, key: &StepKey) {
+    /// Asks the executor how a try stands, and stops it where it was stopped.
+    fn ask(&mut self, key: &TaskKey, env: &mut Env<'_>) {
+        let Some(it) = self.tasks.get_mut(key) else { return };
+        if it.stopped {
+            it.inquired = true;
+            self.cancel_one(key, env);
+        } else {
+            self.inquire(key);
+        }
+    }
+
+    fn inquire(&mut self, key: &TaskKey) {
         let Some(it) = self.tasks.get_mut(key) else { return };
         it.inquired = true;
         let inquire = RunMessage::Inquire(it.offer.attempt.clone());
@@ -120,7 +134,7 @@ impl Dispatch {
     }
 
     /// Ends a task whose executor does not say how it ended.
-    fn give_up(&mut self, key: &StepKey, refusal: Refusal, reason: String, env: &mut Env<'_>) {
+    fn give_up(&mut self, key: &TaskKey, refusal: Refusal, reason: String, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get(key) else { return };
         let outcome = if it.may_have_acted {
             Outcome::Uncertain
@@ -131,7 +145,7 @@ impl Dispatch {
     }
 
     /// An executor is gone or silent.
-    fn lost(&mut self, key: &StepKey, how: &str, env: &mut Env<'_>) {
+    fn lost(&mut self, key: &TaskKey, how: &str, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get_mut(key) else { return };
         match it.offer.effect {
             EffectClass::Pure | EffectClass::ReadOnly if it.tries < TRIES_MAX => {
@@ -180,11 +194,12 @@ impl Dispatch {
 
     /// A device can be asked again. What it never answered is offered again, under the same epoch; for
     /// the rest it says how that stands.
-    pub fn connected(&mut self, device: DeviceId, env: &Env<'_>) {
+    pub fn connected(&mut self, device: DeviceId, env: &mut Env<'_>) {
         let mut inquiries = Vec::new();
         for (key, it) in self.tasks.iter_mut().filter(|(_, it)| it.executor == device) {
             let Phase::Waiting { unanswered, .. } = it.phase else { continue };
-            if unanswered && it.version == env.version && it.offer.consent.is_none() {
+            if unanswered && !it.stopped && it.version == env.version && it.offer.consent.is_none()
+            {
                 it.phase = Phase::Offered;
                 it.heard = env.now.mono;
                 let offer = RunMessage::Offer(Box::new(it.offer.clone()));
@@ -194,7 +209,7 @@ impl Dispatch {
             }
         }
         for key in inquiries {
-            self.inquire(&key);
+            self.ask(&key, env);
         }
     }
 
@@ -211,7 +226,7 @@ impl Dispatch {
         }
     }
 
-    fn cancel_one(&mut self, key: &StepKey, env: &mut Env<'_>) {
+    fn cancel_one(&mut self, key: &TaskKey, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get_mut(key) else { return };
         match it.phase {
             Phase::Asking { .. } | Phase::Preparing => {}

@@ -6,6 +6,7 @@ use weft_protocol::{
     graph::{Label, StepId},
     id::{DeviceId, RunId},
     manifest::{CapabilityName, EffectClass},
+    run::Attempt,
     time::Timestamp,
     value::Value,
 };
@@ -61,6 +62,36 @@ pub struct Task {
     pub can_ask: bool,
 }
 
+/// Which task. A later try of the step above numbers its calls anew, and what it calls is another task
+/// although it is the same step.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct TaskKey {
+    /// Whose run it is.
+    pub owner: DeviceId,
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepId,
+    /// The epochs of the steps that called down to it, the outermost first.
+    pub above: Vec<u32>,
+}
+
+impl TaskKey {
+    /// The task that a try is of.
+    pub fn of(attempt: &Attempt) -> Self {
+        let Attempt { owner, run, step, above, .. } = attempt;
+        Self { owner: *owner, run: *run, step: step.clone(), above: above.clone() }
+    }
+}
+
+impl Task {
+    /// Which task this is.
+    pub fn key(&self) -> TaskKey {
+        let Self { owner, run, step, above, .. } = self;
+        TaskKey { owner: *owner, run: *run, step: step.clone(), above: above.clone() }
+    }
+}
+
 /// What a start of this node before this one had journaled of a step that has no end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tried {
@@ -74,6 +105,8 @@ pub struct Tried {
     pub effect: EffectClass,
     /// Whether the executor may have been told to act.
     pub acknowledged: bool,
+    /// Whether its run was stopped: it is not tried again, and its executor is told.
+    pub stopped: bool,
 }
 
 impl Tried {

@@ -23,8 +23,12 @@ use crate::{
     env::{Batch, Env, durability_of},
 };
 
-/// The most steps of one device that run here at a time: more than a plan has side by side.
+/// The most steps of one other device that run here at a time: more than a plan has side by side. Those
+/// of this device wait, however many they are.
 const EXECUTIONS_MAX: usize = 64;
+/// The most steps of one other device that are kept here: far above what its open runs have, and a few
+/// megabytes of what is settled.
+const KEPT_MAX: usize = 10_000;
 
 impl Executor {
     pub(super) fn offered(&mut self, from: DeviceId, offer: Offer, env: &mut Env<'_>) {
@@ -44,8 +48,9 @@ impl Executor {
             self.offered_again(&key, offer, asked, env);
             return;
         }
+        let mut is_new = false;
         match kept::read(&from, &attempt, env.rows) {
-            Ok(None) => {}
+            Ok(None) => is_new = true,
             Ok(Some(kept)) => {
                 let standing = kept::standing(&kept, &attempt, Some(asked));
                 if matches!(standing, Standing::Ended(..)) && !may_hear(from, &offer, env) {
@@ -62,7 +67,7 @@ impl Executor {
                 return;
             }
         }
-        if let Err(failure) = self.admit(from, offer, asked, env) {
+        if let Err(failure) = self.admit(from, offer, asked, is_new, env) {
             self.refuse(from, attempt, failure);
         }
     }
@@ -74,7 +79,7 @@ impl Executor {
         let later = attempt.order() > running.offer.attempt.order();
         let not_begun = matches!(
             running.phase,
-            Phase::Preparing | Phase::AwaitingAck { .. } | Phase::Committing(_)
+            Phase::Preparing | Phase::AwaitingAck { .. } | Phase::Queued | Phase::Committing(_)
         );
         if attempt.order() < running.offer.attempt.order() {
             let failure = failure(Refusal::Invalid, "a later try of this step is under way");
@@ -84,12 +89,13 @@ impl Executor {
             self.refuse(key.from, attempt, failure);
         } else if !later {
             match running.phase {
-                Phase::Running => self.say(key.from, RunMessage::Accept(attempt)),
+                Phase::Running | Phase::Queued => self.say(key.from, RunMessage::Accept(attempt)),
                 Phase::AwaitingAck { .. } => self.say(key.from, RunMessage::Intent(attempt)),
                 // It is said when it is persisted.
                 Phase::Preparing | Phase::Marking | Phase::Committing(_) => {}
             }
-        } else if asked == running.asked && matches!(running.phase, Phase::Running) {
+        } else if asked == running.asked && matches!(running.phase, Phase::Running | Phase::Queued)
+        {
             // A later try of what is under way takes it over.
             running.labels.extend(offer.labels);
             running.offer.attempt = attempt.clone();
@@ -114,7 +120,9 @@ impl Executor {
                 return;
             }
             match running.phase {
-                Phase::Running | Phase::Marking => self.say(from, RunMessage::Accept(attempt)),
+                Phase::Running | Phase::Queued | Phase::Marking => {
+                    self.say(from, RunMessage::Accept(attempt))
+                }
                 Phase::AwaitingAck { .. } => self.close(&key, None, env),
                 Phase::Preparing | Phase::Committing(_) => {}
             }
@@ -127,7 +135,17 @@ impl Executor {
                 return;
             }
         };
-        let kept = kept.unwrap_or_else(|| unknown(from, &attempt));
+        let kept = match kept {
+            Some(kept) => kept,
+            None => {
+                if let Err(failure) = self.make_room(from, env) {
+                    self.refuse(from, attempt, failure);
+                    return;
+                }
+                self.count(from);
+                unknown(from, &attempt)
+            }
+        };
         let standing = kept::standing(&kept, &attempt, None);
         let rules_moved = kept.policy != env.policy_digest();
         if matches!(standing, Standing::Ended(..)) && rules_moved {
@@ -237,11 +255,16 @@ impl Executor {
         from: DeviceId,
         offer: Offer,
         asked: Digest,
+        is_new: bool,
         env: &mut Env<'_>,
     ) -> Result<(), Failure> {
         let not_here = |what: String| failure(Refusal::NotFound, what);
-        if self.executions.values().filter(|it| it.from == from).count() >= EXECUTIONS_MAX {
+        let running = self.executions.keys().filter(|key| key.from == from).count();
+        if from != env.me && running >= EXECUTIONS_MAX {
             return Err(failure(Refusal::Failed, "too many steps of that device run here"));
+        }
+        if is_new {
+            self.make_room(from, env)?;
         }
         let agent = env.registry.agent(&offer.agent).cloned().ok_or_else(|| {
             not_here(format!("the agent of {} is not ready here in that version", offer.capability))
@@ -328,11 +351,45 @@ impl Executor {
         // What may happen twice acts as soon as this is persisted.
         let stage = if execution.must_happen_once() { Stage::Intended } else { Stage::Acting };
         writes.push(kept::write(&execution.executed(stage)));
+        if is_new {
+            self.count(from);
+        }
         self.by_id.insert(id, key.clone());
         self.executions.insert(key.clone(), execution);
         let batch = Batch { writes, durability: durability_of(effect) };
         self.outputs.push(ExecutorOutput::Persist(batch, Persisting::Intent(key)));
         Ok(())
+    }
+
+    /// Makes sure that one more row may be kept for an asker. They are counted when it first needs one
+    /// since the start and whenever it says which runs go on; in between the count only grows, so that
+    /// nothing an asker repeats makes room.
+    fn make_room(&mut self, from: DeviceId, env: &Env<'_>) -> Result<(), Failure> {
+        if from == env.me {
+            return Ok(());
+        }
+        let count = match self.kept.get(&from) {
+            Some(count) => *count,
+            None => kept::count(&from, env.rows).map_err(|error| {
+                let why = format!("what is known of its steps can't be counted: {error}");
+                failure(Refusal::Failed, why)
+            })?,
+        };
+        self.kept.insert(from, count);
+        if count >= KEPT_MAX {
+            let why = format!(
+                "{KEPT_MAX} steps of that device are kept here; it has to say first which runs are settled"
+            );
+            return Err(failure(Refusal::Failed, why));
+        }
+        Ok(())
+    }
+
+    /// Counts a row that is about to be written for an asker.
+    fn count(&mut self, from: DeviceId) {
+        if let Some(count) = self.kept.get_mut(&from) {
+            *count += 1;
+        }
     }
 
     /// The asker has on its disk how a try ended: what is kept of it shrinks to what keeps it from
@@ -364,11 +421,13 @@ impl Executor {
             !open.contains(&executed.attempt.run)
                 && !self.executions.contains_key(&StepKey::of(from, &executed.attempt))
         };
+        let known = rows.len();
         let deletes: Vec<Write> = rows
             .into_iter()
             .filter(|(_, executed)| settled(executed))
             .map(|(row, _)| Write::Delete(row))
             .collect();
+        self.kept.insert(from, known - deletes.len());
         if !deletes.is_empty() {
             let batch = Batch::ordered(deletes);
             self.outputs.push(ExecutorOutput::Persist(batch, Persisting::Nothing));

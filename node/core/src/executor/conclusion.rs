@@ -14,13 +14,13 @@ use weft_protocol::{
 };
 
 use super::{
-    Execution, Executor, ExecutorOutput, Persisting, Phase, edited, ending_of, failure,
+    Execution, Executor, ExecutorOutput, Persisting, Phase, ending_of, failure,
     kept::{self, StepKey},
 };
 use crate::{
     audit::keyed_digest,
     env::{Batch, Env, durability_of},
-    replica,
+    replica::{self, Edit},
 };
 
 /// The most characters of an agent's reason: more than a person reads, and less than a frame.
@@ -69,7 +69,7 @@ impl Executor {
             failure
         });
         let edits = if result.is_ok() { std::mem::take(&mut execution.edits) } else { Vec::new() };
-        let documents = edits.iter().map(edited).collect::<Vec<_>>();
+        let documents = edits.iter().map(Edit::document).collect::<Vec<_>>();
         let prepared = if edits.is_empty() {
             Ok(None)
         } else {
@@ -147,12 +147,14 @@ impl Executor {
             self.outputs.push(ExecutorOutput::Wrote(key.run, wrote));
         }
         self.say_end(execution, None, env);
+        self.act_next(key.from, env);
     }
 
     /// An end could not be persisted: what may have had its effect is uncertain.
     pub(super) fn not_concluded(&mut self, key: &StepKey, why: String, env: &mut Env<'_>) {
         if let Some(execution) = self.remove(key) {
             self.say_end(execution, Some(why), env);
+            self.act_next(key.from, env);
         }
     }
 

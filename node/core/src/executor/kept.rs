@@ -163,6 +163,11 @@ pub(super) fn all(from: &DeviceId, rows: &dyn Rows) -> Result<Vec<(Row, Executed
     Ok(rows.into_iter().filter_map(read).collect())
 }
 
+/// How many rows an asker has.
+pub(super) fn count(from: &DeviceId, rows: &dyn Rows) -> Result<usize, ReadError> {
+    Ok(rows.scan(Table::Run, &scope(from))?.len())
+}
+
 #[cfg(test)]
 mod tests {
     use weft_protocol::host_call::Refusal;

@@ -1,22 +1,19 @@
 //! What doors ask, and the answers that need no machine of their own.
 
 use weft_protocol::{
-    audit::{Body, RECORD_BYTES_MAX, Record},
+    audit::Body,
     codec,
     decision::Decision,
     device::Role,
     document::DocumentKind,
     host_call::Refusal,
     id::RunId,
-    row::Table,
-    signed::Signed,
+    row::{ReadError, Table},
     value::Value,
 };
 use weft_trust::state::{Device, Standing};
 
-use super::{
-    After, Batch, Dispatch, Env, Named, Node, Requester, Task, audit, device_named, draw, runs,
-};
+use super::{After, Batch, Dispatch, Env, Named, Node, Requester, Task, audit, draw, runs};
 use crate::{
     Context,
     audit::{Checked, Signatures},
@@ -24,6 +21,7 @@ use crate::{
         AgentView, AuditView, Command, DeviceView, DocumentView, DoorId, Explanation, ForkView,
         Reply, RunView, Status, TimerView, Verification,
     },
+    placement::device_named,
     registry::Installed,
     witness::{Witnessed, witnessed},
 };
@@ -64,10 +62,12 @@ impl Node {
             Command::Cancel { run } => {
                 let neighbours = self.neighbours();
                 let mut env = environment!(self, context, neighbours);
-                if self.runs.cancel(run, &mut env) {
-                    Ok(Reply::Done)
-                } else {
-                    Err((Refusal::NotFound, "no such run is under way here".to_owned()))
+                match self.runs.cancel(run, &mut env) {
+                    Some(batch) => {
+                        self.persist(batch, After::Done(door));
+                        return;
+                    }
+                    None => Err((Refusal::NotFound, "no such run is under way here".to_owned())),
                 }
             }
             Command::Consent { run, step, yes } => {
@@ -430,17 +430,14 @@ fn audit_views(
     limit: usize,
     context: Context<'_>,
 ) -> Result<Reply, (Refusal, String)> {
-    let failed = |why: String| (Refusal::Failed, why);
+    let failed = |error: ReadError| (Refusal::Failed, error.to_string());
     let rows = context
         .rows
         .scan_from(Table::Audit, &[], position, limit.min(RECORDS_MAX))
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(failed)?;
     rows.into_iter()
         .map(|(at, bytes)| {
-            let unreadable = |error: codec::DecodeError| failed(format!("record {at}: {error}"));
-            let signed: Signed = codec::decode(&bytes, RECORD_BYTES_MAX * 2).map_err(unreadable)?;
-            let record: Record =
-                codec::decode(&signed.bytes, RECORD_BYTES_MAX).map_err(unreadable)?;
+            let (signed, record) = audit::read(at, &bytes).map_err(failed)?;
             Ok(AuditView { digest: signed.digest(), record })
         })
         .collect::<Result<Vec<_>, _>>()

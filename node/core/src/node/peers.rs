@@ -92,8 +92,8 @@ impl Node {
                 let open = RunMessage::Open(self.open_runs().into_iter().collect());
                 self.send(&device, Protocol::Run, codec::encode(&open));
                 let neighbours = self.neighbours();
-                let env = environment!(self, context, neighbours);
-                self.dispatch.connected(device, &env);
+                let mut env = environment!(self, context, neighbours);
+                self.dispatch.connected(device, &mut env);
             }
             Protocol::Audit => {
                 for greeting in self.witnesses.greeting(&device, &self.chain) {
@@ -252,6 +252,22 @@ impl Node {
     pub(super) fn settle_kept(&mut self, device: DeviceId, context: Context<'_>) {
         let open = RunMessage::Open(self.open_runs().into_iter().collect());
         self.tell(device, open, context);
+    }
+
+    /// Has devices that were asked for steps of other owners' runs forget them, where nothing of the run is
+    /// left here.
+    pub(super) fn settle_asked(&mut self, context: Context<'_>) {
+        if self.asked.is_empty() {
+            return;
+        }
+        let open = self.open_runs();
+        let settled: Vec<RunId> =
+            self.asked.keys().filter(|run| !open.contains(run)).copied().collect();
+        let asked: BTreeSet<DeviceId> =
+            settled.iter().filter_map(|run| self.asked.remove(run)).flatten().collect();
+        for device in asked {
+            self.settle_kept(device, context);
+        }
     }
 
     /// A message of a run, to another device or to this one.

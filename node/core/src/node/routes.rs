@@ -73,6 +73,9 @@ impl Node {
             }
             DispatchOutput::Tell(device, message) => self.tell(device, message, context),
             DispatchOutput::Placed { run, step, capability, executor, candidates } => {
+                if !self.runs.contains(&run) {
+                    self.asked.entry(run).or_default().insert(executor);
+                }
                 let device = self.name(&executor);
                 let event = Event::StepPlaced { run, step, capability, device, candidates };
                 self.tell_run(&run, event);

@@ -2,6 +2,7 @@ use std::iter;
 
 use weft_protocol::{
     decision::{Decision, Effect, Policy, Question},
+    device::Kind,
     id::Digest,
     row::{Durability, MemoryRows, Rows as _, VALUE_BYTES_MAX},
     time::WallTime,

@@ -75,6 +75,11 @@ impl Replica {
             session.their_check = Some(total);
             return;
         }
+        let is_about_all = range.from.0.is_empty() && range.to.0.is_empty();
+        let asks = matches!(range.summary, Summary::Fingerprint(_));
+        if is_about_all && asks && !session.asked_anew(*peer < self.author.device) {
+            return;
+        }
         if !session.resolve(&range) {
             return self.violation(*peer, "a range answers no question".to_owned());
         }
@@ -94,7 +99,11 @@ impl Replica {
                 session.say_graves(key, entry);
             }
         }
+        let is_deleted =
+            |key: &&DocumentKey| self.index.get(key).is_some_and(|entry| entry.state.is_deleted());
+        let buried: Vec<_> = compared.differ.iter().filter(is_deleted).copied().collect();
         session.differ(compared.start, compared.differ);
+        session.buried.extend(buried.into_iter().filter(|key| session.differs.contains(key)));
     }
 
     pub(super) fn start(
@@ -159,7 +168,7 @@ impl Replica {
         } else if session.is_settled(key) {
             Exchange::known(heads, true)
         } else {
-            session.wanted.remove(key);
+            session.want_no_more(key);
             Exchange::unknown(&shared_heads(peer, key, context.rows))
         }
     }
@@ -183,7 +192,7 @@ impl Replica {
             if !session.exchanges.contains_key(key) {
                 if session.exchanges.len() >= EXCHANGES_MAX {
                     let want = Want { kind: entry.kind.clone(), theirs: Theirs::Unknown };
-                    session.wanted.insert(*key, want);
+                    session.want(*key, want);
                     continue;
                 }
                 let exchange = self.assume(&peer, key, &entry.kind, announced, context);
@@ -259,7 +268,7 @@ impl Replica {
             (*key, IndexState { heads: exchange.told_heads(), buried: Clock::default() })
         });
         let told = told.filter(|(_, state)| !state.is_deleted());
-        let buried = session.differs.iter().filter_map(|key| {
+        let buried = session.buried.iter().filter_map(|key| {
             let entry = self.index.get(key).filter(|entry| entry.state.is_deleted())?;
             Some((*key, entry.state.clone()))
         });

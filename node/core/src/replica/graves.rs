@@ -126,11 +126,11 @@ impl Replica {
         } else if !gone {
             // The peer has more than what is buried: it is to send all of it.
             session.exchanges.remove(&key);
-            session.differs.insert(key);
+            session.differs_buried(&key);
             session.say_gone(&key, &entry);
         } else {
             if heard == entry.state.buried {
-                session.differs.remove(&key);
+                session.differs_no_more(&key);
             }
             if !is_news {
                 session.bury(&key, &entry);

@@ -243,6 +243,14 @@ impl Index {
     ) -> Compared {
         let mut compared = Compared::default();
         match range.summary {
+            // What a peer may ask at any time costs no walk where both have the same.
+            Summary::Fingerprint(theirs)
+                if range.from.0.is_empty()
+                    && range.to.0.is_empty()
+                    && theirs == self.total().stub() =>
+            {
+                compared.replies.push(Range { summary: Summary::Same, ..range });
+            }
             Summary::Fingerprint(theirs) => {
                 let entries: Vec<_> = self.range(&range.from, &range.to).collect();
                 if fingerprint(entries.iter().map(|(_, (_, sum))| sum)).stub() == theirs {
@@ -304,7 +312,8 @@ impl Index {
                     }
                 }
                 for (key, entry) in theirs {
-                    let theirs = entry.heads.map_or(Theirs::Unknown, Theirs::Heads);
+                    let heads = entry.heads.filter(|heads| heads.len() <= HEADS_TOLD_MAX);
+                    let theirs = heads.map_or(Theirs::Unknown, Theirs::Heads);
                     compared.start.push((key, Want { kind: entry.kind, theirs }));
                 }
             }

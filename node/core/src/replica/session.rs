@@ -29,6 +29,10 @@ const UNRESOLVED_MAX: usize = 1 << 16;
 /// How many vouches may come with one message.
 const VOUCHES_MAX: usize = 8_192;
 
+/// How many documents wait to be started: what 50,000 differing need. What is more is found again by
+/// another question, when these are done.
+const WANTED_MAX: usize = 1 << 16;
+
 /// What a message that waits takes at least.
 pub(super) const WAITING_BYTES: usize = 256;
 
@@ -62,11 +66,17 @@ struct Partial {
 pub(super) struct Session {
     /// Ranges about which the peer has yet to say something, by their first key.
     unresolved: BTreeMap<KeyPrefix, KeyPrefix>,
-    pub(super) wanted: BTreeMap<DocumentKey, Want>,
+    wanted: BTreeMap<DocumentKey, Want>,
+    /// Something differs that is nowhere noted, since too much does.
+    missed: bool,
+    /// Whether a document became the same since the last question about all.
+    progressed: bool,
     /// A document that is in none of `exchanges`, `wanted`, `differs` and `unresolved` is the same
-    /// on both sides, and both know.
+    /// on both sides, and both know, unless something was missed.
     pub(super) exchanges: BTreeMap<DocumentKey, Exchange>,
     pub(super) differs: BTreeSet<DocumentKey>,
+    /// Those of `differs` that are deleted here: what a peer says that it took is looked for in these.
+    pub(super) buried: BTreeSet<DocumentKey>,
     /// How many documents were added to `differs` because one side gave up on them.
     rested: usize,
     /// Documents that became the same while they were being compared: that they differ, said of an
@@ -96,10 +106,13 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new() -> Self {
         Self {
-            unresolved: [Default::default()].into(),
+            unresolved: everything(),
             wanted: BTreeMap::new(),
+            missed: false,
+            progressed: false,
             exchanges: BTreeMap::new(),
             differs: BTreeSet::new(),
+            buried: BTreeSet::new(),
             rested: 0,
             met: BTreeSet::new(),
             lacks: BTreeSet::new(),
@@ -150,6 +163,9 @@ impl Session {
             };
             if asks && self.unresolved.len() < UNRESOLVED_MAX {
                 self.unresolved.insert(range.from.clone(), range.to.clone());
+            } else if asks {
+                // Its answer will be to no question.
+                self.missed = true;
             }
             match self.ranges.last_mut() {
                 Some(last)
@@ -167,7 +183,8 @@ impl Session {
 
     /// Whether both sides are known to have the same of it.
     pub(super) fn is_settled(&self, key: &DocumentKey) -> bool {
-        !self.exchanges.contains_key(key)
+        !self.missed
+            && !self.exchanges.contains_key(key)
             && !self.differs.contains(key)
             && !self.wanted.contains_key(key)
             && !self.is_compared(key)
@@ -183,10 +200,67 @@ impl Session {
     /// Ends an exchange: both have the same, and know.
     pub(super) fn settle(&mut self, key: &DocumentKey) {
         self.exchanges.remove(key);
-        self.differs.remove(key);
+        self.differs_no_more(key);
+        self.progressed = true;
         if self.is_compared(key) && self.met.len() < UNRESOLVED_MAX {
             self.met.insert(*key);
         }
+    }
+
+    /// Notes that a document differs that is deleted here.
+    pub(super) fn differs_buried(&mut self, key: &DocumentKey) {
+        self.differs.insert(*key);
+        self.buried.insert(*key);
+    }
+
+    pub(super) fn differs_no_more(&mut self, key: &DocumentKey) {
+        self.differs.remove(key);
+        self.buried.remove(key);
+    }
+
+    /// Notes a document that is to be started.
+    pub(super) fn want(&mut self, key: DocumentKey, want: Want) {
+        if self.wanted.len() < WANTED_MAX || self.wanted.contains_key(&key) {
+            self.wanted.insert(key, want);
+        } else {
+            self.missed = true;
+        }
+    }
+
+    /// Takes the next document that is to be started.
+    pub(super) fn take_wanted(&mut self) -> Option<(DocumentKey, Want)> {
+        self.wanted.pop_first()
+    }
+
+    /// A document is started in another way.
+    pub(super) fn want_no_more(&mut self, key: &DocumentKey) {
+        self.wanted.remove(key);
+    }
+
+    /// Asks about everything anew, where something was missed, nothing is under way any more, and asking
+    /// leads further than the time before.
+    pub(super) fn ask_anew(&mut self, question: Range) -> bool {
+        let asks = self.missed && self.progressed && self.is_idle();
+        if asks {
+            self.begin_anew();
+            self.ranges.push(question);
+        }
+        asks
+    }
+
+    /// Makes ready for the peer's question about everything. False if this device has asked the same and
+    /// its question goes first.
+    pub(super) fn asked_anew(&mut self, peer_is_first: bool) -> bool {
+        let is_free = self.unresolved.is_empty();
+        if is_free {
+            self.begin_anew();
+        }
+        is_free || peer_is_first
+    }
+
+    fn begin_anew(&mut self) {
+        self.unresolved = everything();
+        (self.missed, self.progressed) = (false, false);
     }
 
     /// Takes what differed when one side told the other of an earlier moment: what is started here, and
@@ -194,7 +268,7 @@ impl Session {
     pub(super) fn differ(&mut self, start: Vec<(DocumentKey, Want)>, keys: Vec<DocumentKey>) {
         for (key, want) in start {
             if !self.exchanges.contains_key(&key) && !self.met.contains(&key) {
-                self.wanted.insert(key, want);
+                self.want(key, want);
             }
         }
         self.differs.extend(keys.into_iter().filter(|key| !self.met.contains(key)));
@@ -206,6 +280,8 @@ impl Session {
     /// Both have the same of everything.
     pub(super) fn meet(&mut self, total: Fingerprint) -> bool {
         self.differs.clear();
+        self.buried.clear();
+        self.missed = false;
         self.synced.replace(total) != Some(total)
     }
 
@@ -334,8 +410,11 @@ impl Session {
         self.exchanges.remove(key);
         self.wanted.remove(key);
         if self.say_graves(key, entry) {
-            self.differs.insert(*key);
+            self.differs_buried(key);
         } else {
+            if self.differs.contains(key) {
+                self.buried.insert(*key);
+            }
             self.say_took(key, entry);
         }
     }
@@ -405,6 +484,12 @@ impl Session {
             && self.partial.is_none()
     }
 
+    /// As if it had been told of more than it notes.
+    #[cfg(test)]
+    pub(super) fn miss(&mut self) {
+        (self.missed, self.progressed) = (true, true);
+    }
+
     /// Whether nothing is under way and all is known to be the same.
     #[cfg(test)]
     pub(super) fn is_at_rest(&self) -> bool {
@@ -449,6 +534,11 @@ impl Session {
         pack(checks, range_bytes, SyncMessage::Ranges, &mut messages);
         messages
     }
+}
+
+/// The range of all documents, about which something is to be said.
+fn everything() -> BTreeMap<KeyPrefix, KeyPrefix> {
+    [Default::default()].into()
 }
 
 /// What a signed vouch takes at most on the wire.

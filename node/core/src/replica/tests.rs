@@ -14,6 +14,7 @@ use weft_protocol::{
 
 use super::{
     conversation::shared_heads,
+    index::{Theirs, Want},
     session::{Assembled, WAITING_BYTES},
     shelf::{LOADED_MAX, saved_row},
     *,
@@ -1268,4 +1269,79 @@ fn what_is_settled_before_a_comparison_ends_stays_settled() {
     while fabric.deliver_one(asks, lists) {}
     fabric.settle();
     fabric.assert_equal_and_known("after two changes");
+}
+
+/// A note to be asked about.
+fn wanted(number: u64) -> (DocumentKey, Want) {
+    let want = Want { kind: DocumentKind::NOTE, theirs: Theirs::Unknown };
+    (DocumentKey::first(note(number)), want)
+}
+
+#[test]
+fn what_a_peer_has_a_session_want_is_bounded_and_asked_for_anew() {
+    let total = Index::load(&MemoryRows::default()).unwrap().question();
+    let mut session = Session::new();
+    let all = || Range { from: KeyPrefix::default(), to: KeyPrefix::default(), ..total.clone() };
+    assert!(session.resolve(&all()));
+    session.differ((0..100_000).map(wanted).collect(), Vec::new());
+    let known = DocumentKey::first(note(100_000));
+    assert!(!session.is_settled(&known), "it may be one of those that are nowhere noted");
+    let keys: Vec<_> = std::iter::from_fn(|| session.take_wanted()).map(|(key, _)| key).collect();
+    assert_eq!(keys.len(), 1 << 16);
+    keys.iter().for_each(|key| session.let_rest(*key));
+    assert!(!session.ask_anew(all()), "nothing became the same, and nothing would now");
+    session.settle(&keys[0]);
+    assert!(session.ask_anew(all()));
+    assert!(!session.is_idle(), "an answer is awaited");
+    assert!(!session.ask_anew(all()));
+}
+
+#[test]
+fn what_was_missed_is_found_by_whichever_side_asks_anew() {
+    for sides in [&[0][..], &[1], &[0, 1]] {
+        let mut fabric = Fabric::new(2);
+        fabric.open(0, 1);
+        fabric.settle();
+        for at in 0..2 {
+            // What is written now is told to nobody.
+            let peer = fabric.nodes[1 - at].me;
+            let session = fabric.nodes[at].replica.sessions.remove(&peer).unwrap();
+            let notes = (0..40).map(|number| create(100 * at as u64 + number, "one")).collect();
+            fabric.nodes[at].edit(notes).unwrap();
+            while fabric.persist_one(at) {}
+            fabric.nodes[at].replica.sessions.insert(peer, session);
+        }
+        for at in sides {
+            let peer = fabric.nodes[1 - at].me;
+            fabric.nodes[*at].replica.sessions.get_mut(&peer).unwrap().miss();
+        }
+        for node in &mut fabric.nodes {
+            node.handle(Input::MembersChanged);
+        }
+        fabric.collect();
+        fabric.settle();
+        fabric.assert_equal_and_known("after another question");
+        for node in &fabric.nodes {
+            assert_eq!((node.replica.len(), node.replica.counts().refused), (80, 0));
+        }
+    }
+}
+
+#[test]
+fn deletions_are_settled_by_what_the_peer_took() {
+    let mut fabric = Fabric::new(2);
+    let notes: Vec<_> = (0..50).map(|number| create(number, "one")).collect();
+    fabric.edit(0, notes);
+    fabric.open(0, 1);
+    fabric.settle();
+    let deletions = (0..50).map(|number| Edit::Delete { id: note(number) }).collect();
+    fabric.nodes[0].edit(deletions).unwrap();
+    while fabric.persist_one(0) {}
+    let peer = fabric.nodes[1].me;
+    let session = &fabric.nodes[0].replica.sessions[&peer];
+    assert_eq!((session.buried.len(), session.differs.len()), (50, 50));
+    fabric.settle();
+    let session = &fabric.nodes[0].replica.sessions[&peer];
+    assert_eq!((session.buried.len(), session.differs.len()), (0, 0));
+    fabric.assert_equal_and_known("after the deletions");
 }

@@ -1,7 +1,8 @@
 //! The rows of a run: its journal, in order, and that it has not ended.
 //!
 //! A run that is under way has a row in the index of open runs, written with its start and deleted with
-//! its end, so that a start of the node reads no journal of a run that ended.
+//! its end, so that a start of the node reads no journal of a run that ended. The row says also that a
+//! person stopped the run: that is on the disk before anybody is told.
 
 use weft_protocol::{
     codec,
@@ -18,6 +19,18 @@ const CHUNK: usize = 256;
 const SHOWN_MAX: usize = 10_000;
 /// The scope of the index of open runs.
 const OPEN: &[u8] = b"open";
+/// The row of a run that goes on.
+const GOES_ON: u8 = 1;
+/// The row of a run that a person stopped.
+const STOPPED: u8 = 2;
+
+/// A run that has not ended, as the index has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Open {
+    pub(super) run: RunId,
+    /// A person stopped it.
+    pub(super) stopped: bool,
+}
 
 /// A journal as a start of the node finds it.
 #[derive(Debug, Default)]
@@ -37,7 +50,12 @@ pub(super) fn entry(run: RunId, number: u64, entry: &Journal) -> Write {
 
 /// Enters a run into the index.
 pub(super) fn open(run: RunId) -> Write {
-    Write::Put(Row::named(Table::Run, OPEN, run.as_bytes()), vec![1])
+    Write::Put(Row::named(Table::Run, OPEN, run.as_bytes()), vec![GOES_ON])
+}
+
+/// Notes in the index that a run was stopped.
+pub(super) fn stop(run: RunId) -> Write {
+    Write::Put(Row::named(Table::Run, OPEN, run.as_bytes()), vec![STOPPED])
 }
 
 /// Takes a run off the index.
@@ -46,13 +64,16 @@ pub(super) fn close(run: RunId) -> Write {
 }
 
 /// The runs that have not ended.
-pub(super) fn open_runs(rows: &dyn Rows) -> Result<Vec<RunId>, ReadError> {
+pub(super) fn open_runs(rows: &dyn Rows) -> Result<Vec<Open>, ReadError> {
     let rows = rows.scan(Table::Run, OPEN)?;
-    let run = |(item, _)| match item {
-        Item::Named(name) => <[u8; 16]>::try_from(name).ok().map(RunId::from_bytes),
+    let open = |(item, value): (Item, Vec<u8>)| match item {
+        Item::Named(name) => {
+            let run = RunId::from_bytes(<[u8; 16]>::try_from(name).ok()?);
+            Some(Open { run, stopped: value == [STOPPED] })
+        }
         Item::Numbered(_) => None,
     };
-    Ok(rows.into_iter().filter_map(run).collect())
+    Ok(rows.into_iter().filter_map(open).collect())
 }
 
 /// Reads all that can be read of a run.

@@ -28,7 +28,7 @@ use weft_protocol::{
 use super::{ALLOW, Fabric, Stub, secret};
 
 /// The stream on which the phone speaks to the server.
-const PHONE: StreamId = StreamId(9_000 + Protocol::Run as u64);
+pub(super) const PHONE: StreamId = StreamId(9_000 + Protocol::Run as u64);
 
 fn once() -> Fabric {
     let mut fabric = Fabric::new(ALLOW, ALLOW);
@@ -37,19 +37,19 @@ fn once() -> Fabric {
 }
 
 impl Fabric {
-    fn run(&self) -> RunId {
+    pub(super) fn run(&self) -> RunId {
         match self.devices[0].replies.first() {
             Some(Reply::RunStarted { run }) => *run,
             other => panic!("the run did not start: {other:?}"),
         }
     }
 
-    fn state(&self) -> Option<RunState> {
+    pub(super) fn state(&self) -> Option<RunState> {
         self.ended_last().map(|(state, _)| state)
     }
 
     /// How the run ended, also where its door was lost.
-    fn ended_last(&self) -> Option<(RunState, Option<Outcome>)> {
+    pub(super) fn ended_last(&self) -> Option<(RunState, Option<Outcome>)> {
         let journal = runs::read_journal(self.run(), &self.devices[0].rows).unwrap();
         let outcome = journal.iter().rev().find_map(|entry| match entry {
             Journal::Ended { outcome, .. } => Some(outcome.clone()),
@@ -65,21 +65,25 @@ impl Fabric {
         }
     }
 
-    fn cancel(&mut self) {
+    pub(super) fn cancel(&mut self) {
         let command = Command::Cancel { run: self.run() };
         self.feed(0, Input::Command { door: DoorId(2), command });
         self.settle();
     }
 
     /// What the server keeps of steps that a device asked it for.
-    fn kept(&self, n: u8) -> Vec<Executed> {
+    pub(super) fn kept(&self, n: u8) -> Vec<Executed> {
+        self.kept_on(1, n)
+    }
+
+    pub(super) fn kept_on(&self, device: usize, n: u8) -> Vec<Executed> {
         let scope = [b"executed:", secret(n).id().as_bytes().as_slice()].concat();
-        let rows = self.devices[1].rows.scan(Table::Run, &scope).unwrap();
+        let rows = self.devices[device].rows.scan(Table::Run, &scope).unwrap();
         rows.into_iter().map(|(_, bytes)| codec::decode(&bytes, 1 << 20).unwrap()).collect()
     }
 
     /// The phone comes to the server.
-    fn phone(&mut self) {
+    pub(super) fn phone(&mut self) {
         let device = secret(3).id();
         self.feed(1, Input::Connected { device, address: "there".into() });
         self.feed(1, Input::StreamOpened { stream: PHONE, device, protocol: Protocol::Run });
@@ -87,7 +91,7 @@ impl Fabric {
     }
 
     /// Hands the server a message on a stream, and gives what it says on that stream.
-    fn ask(&mut self, stream: StreamId, message: &RunMessage) -> Vec<RunMessage> {
+    pub(super) fn ask(&mut self, stream: StreamId, message: &RunMessage) -> Vec<RunMessage> {
         self.overheard.clear();
         self.feed(1, Input::Frame { stream, bytes: codec::encode(message) });
         self.settle();
@@ -95,11 +99,18 @@ impl Fabric {
         heard.map(|(_, bytes)| codec::decode(bytes, 1 << 20).unwrap()).collect()
     }
 
-    fn run_stream(&self) -> StreamId {
+    pub(super) fn run_stream(&self) -> StreamId {
         StreamId(self.run_streams * 100 + Protocol::Run as u64)
     }
 
-    fn offer(&self, n: u8, run: RunId, step: &[u16], text: &str, capability: &str) -> Offer {
+    pub(super) fn offer(
+        &self,
+        n: u8,
+        run: RunId,
+        step: &[u16],
+        text: &str,
+        capability: &str,
+    ) -> Offer {
         let installed = self.devices[1].node.registry().installed().next().unwrap();
         let above = vec![1; step.len() - 1];
         Offer {
@@ -125,7 +136,7 @@ impl Fabric {
     }
 }
 
-fn offered(offer: &Offer) -> RunMessage {
+pub(super) fn offered(offer: &Offer) -> RunMessage {
     RunMessage::Offer(Box::new(offer.clone()))
 }
 
