@@ -236,8 +236,11 @@ impl Fingerprint {
     }
 }
 
-/// The first 8 bytes of a hash, where two that are taken for one cost no more than the next
-/// [`Summary::Check`]'s finding out.
+/// The first 8 bytes of a hash.
+///
+/// Two states of a document that share it are taken for one until the document changes again; the next
+/// [`Summary::Check`] tells that something differs, not what. By accident that does not happen. On
+/// purpose it takes a device that may write the document, and keeps nothing but its own change back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Stub(
