@@ -125,6 +125,9 @@ pub enum Body {
         /// between are missing.
         #[n(1)]
         recovered: Option<Head>,
+        /// In the first record of a key that took another's place: the end of that key's chain.
+        #[n(2)]
+        former: Option<Head>,
     },
     /// Something is about to be done, or was refused.
     #[n(1)]
@@ -192,6 +195,9 @@ pub enum Body {
         /// Which.
         #[n(0)]
         statement: StatementId,
+        /// What it said, as a sentence with the names of then; none in records of older programs.
+        #[n(1)]
+        said: Option<String>,
     },
     /// A person did something that no run covers.
     #[n(5)]
@@ -210,6 +216,16 @@ pub enum Body {
     /// What was to stand here was more than a disk takes: nothing that belonged to it was written.
     #[n(7)]
     Withdrawn,
+    /// Offers of one device were denied in the last minute beyond those that have a record each.
+    #[n(8)]
+    Denials {
+        /// Whose.
+        #[n(0)]
+        device: DeviceId,
+        /// How many.
+        #[n(1)]
+        count: u64,
+    },
 }
 
 /// What of a [`Body`] decides how a chain goes on.
@@ -306,7 +322,11 @@ mod tests {
     fn a_link_is_read_from_every_kind_of_record() {
         let bodies = [
             (
-                Body::Segment { boot: BootId { counter: 1, random: 2 }, recovered: None },
+                Body::Segment {
+                    boot: BootId { counter: 1, random: 2 },
+                    recovered: None,
+                    former: None,
+                },
                 BodyKind::Segment,
             ),
             (Body::Checkpoint { signatures: Digest::of(b"") }, BodyKind::Checkpoint),

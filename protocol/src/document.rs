@@ -7,11 +7,13 @@
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
-use minicbor::{Decode, Decoder, Encode, decode};
+use minicbor::{Decode, Decoder, Encode, bytes::ByteArray, decode};
 use thiserror::Error;
 
 use crate::{
+    codec,
     id::{ActorId, DeviceId, Digest, DocumentId, FabricId},
+    signed::Signed,
     time::WallTime,
 };
 
@@ -228,8 +230,11 @@ impl fmt::Debug for ChangeHash {
 
 /// That a device made changes: those of one actor among the ancestors of `hash`, and `hash` itself.
 ///
-/// Signed under [`crate::signed::Domain::Vouch`]. Its author is `device`, or, after `device` was
-/// revoked, a device that had applied the changes before it heard of that.
+/// Signed under [`crate::signed::Domain::Vouch`]. Its author is `device`, or, after `device` was put out or
+/// suspended or another key took its place, a device that *adopts* the changes, having applied them before it heard of
+/// that. An adoption carries `own`, so that nobody puts words into the mouth of a device that is out. What
+/// it can't show is when they were applied: a member that adopts what the device signed later does no more
+/// than it could by writing the same in its own name.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 #[cbor(map)]
 pub struct Vouch {
@@ -248,12 +253,33 @@ pub struct Vouch {
     /// The newest change.
     #[n(4)]
     pub hash: ChangeHash,
+    /// Of an adoption: the signature of `device` under the same without this field.
+    #[n(5)]
+    pub own: Option<ByteArray<64>>,
 }
 
 impl Vouch {
     /// Whose changes are vouched for.
     pub fn actor(&self) -> ActorId {
         ActorId::of(&self.device, &self.start)
+    }
+
+    /// Of an adoption: what `device` signed itself. Its signature is not checked by this.
+    pub fn original(&self) -> Option<Signed> {
+        let signature = **self.own.as_ref()?;
+        let bytes = codec::encode(&Self { own: None, ..self.clone() });
+        Some(Signed { bytes, author: self.device, signature })
+    }
+
+    /// The same as an adoption of what `signed` says, which is this vouch: with the signature of `device`,
+    /// where the two are enough to tell what it signed.
+    #[must_use]
+    pub fn adopted(&self, signed: &Signed) -> Self {
+        let own = (signed.author == self.device).then(|| ByteArray::from(signed.signature));
+        let adopted = Self { own: own.or(self.own), ..self.clone() };
+        let is_told = signed.author != self.device
+            || adopted.original().is_some_and(|original| original == *signed);
+        if is_told { adopted } else { Self { own: None, ..adopted } }
     }
 }
 
@@ -313,7 +339,7 @@ pub struct IndexState {
 impl IndexState {
     /// The BLAKE3 hash that is compared.
     pub fn digest(&self) -> Digest {
-        Digest::of(&crate::codec::encode(self))
+        Digest::of(&codec::encode(self))
     }
 
     /// Whether nothing is left of the document but tombstones.
@@ -329,8 +355,36 @@ impl IndexState {
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::SigningKey;
+
     use super::*;
-    use crate::codec;
+    use crate::signed::Domain;
+
+    #[test]
+    fn an_adoption_carries_what_the_device_signed_and_fits() {
+        let (phone, laptop) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        let device = DeviceId::from_bytes(phone.verifying_key().to_bytes());
+        let vouch = Vouch {
+            key: DocumentKey { document: DocumentId::from_bytes([3; 16]), epoch: u32::MAX },
+            device,
+            start: StartNonce([4; 16]),
+            seq: u64::MAX,
+            hash: ChangeHash([5; 32]),
+            own: None,
+        };
+        let signed = Signed::new(Domain::Vouch, &vouch, &phone);
+        assert_eq!(vouch.original(), None);
+        let adopted = vouch.adopted(&signed);
+        assert_eq!(adopted.original().as_ref(), Some(&signed));
+        let adoption = Signed::new(Domain::Vouch, &adopted, &laptop);
+        assert!(adoption.bytes.len() <= VOUCH_BYTES_MAX, "{} bytes", adoption.bytes.len());
+        let opened: Vouch = adoption.open(Domain::Vouch, VOUCH_BYTES_MAX).unwrap();
+        assert_eq!(opened, adopted);
+        // One that is adopted in turn shows the same; what a later version signed can't be told.
+        assert_eq!(opened.adopted(&adoption), adopted);
+        let later = Signed { bytes: [signed.bytes.as_slice(), &[0]].concat(), ..signed };
+        assert_eq!(vouch.adopted(&later).own, None);
+    }
 
     #[test]
     fn kinds_are_words() {

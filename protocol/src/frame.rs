@@ -10,8 +10,13 @@ use crate::{device::word_enum, id::BootId};
 /// The most bytes of one frame; larger things travel as blobs.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 
-/// The most bytes that one peer may send on `/weft/trust/1` before it is known to belong.
+/// The most bytes of statements that one peer may send on `/weft/trust/1` before it is known to
+/// belong.
 pub const STRANGER_BYTES_MAX: usize = 64 << 10;
+
+/// The most bytes of ids with which such a peer may name the statements that it holds: room for
+/// those of 64 devices that all said as much as they may.
+pub const STRANGER_IDS_BYTES_MAX: usize = 256 << 10;
 
 word_enum! {
     /// A protocol of the main swarm.

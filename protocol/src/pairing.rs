@@ -15,6 +15,16 @@
 //! inviter → Done       seen
 //! ```
 //!
+//! With a short code instead of a ticket two messages are others, and the rest is the same:
+//!
+//! ```text
+//! joiner  → Code       its share of a key exchange under the code, the commitment
+//! inviter → Offer      its share, what a ticket says of the fabric, its nonce, its device key
+//! ```
+//!
+//! The key that both shares give under one code stands where the ticket's secret stands, and the
+//! proofs are what confirms it. A wrong proof burns the code.
+//!
 //! Instead of its next message either side may send `End` with the reason. Proofs cover the
 //! [`Transcript`], so that nothing in it can have been changed on the way.
 
@@ -35,11 +45,17 @@ pub const PAIRING_PROTOCOL: &str = "/weft/pair/1";
 /// The version of the messages, in the first of each side.
 pub const PAIRING_VERSION: u16 = 1;
 
+/// The most bytes of one frame.
+pub const PAIRING_FRAME_BYTES_MAX: usize = 64 << 10;
+
 /// The most addresses that a side says it is at.
 pub const MAIN_ADDRESSES_MAX: usize = 16;
 
 /// The most presence records that a side passes on.
 pub const PRESENCES_MAX: usize = 64;
+
+/// The most bytes of [`Contacts`]: half a frame, so that what is around them fits too.
+const CONTACTS_BYTES_MAX: usize = PAIRING_FRAME_BYTES_MAX / 2;
 
 /// What the two sides say; one frame each.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -145,17 +161,55 @@ pub enum PairingMessage {
         #[n(0)]
         ending: Ending,
     },
+    /// Opens with a code instead of a ticket.
+    #[n(10)]
+    Code {
+        /// [`PAIRING_VERSION`].
+        #[n(0)]
+        version: u16,
+        /// The joiner's share.
+        #[n(1)]
+        share: Share,
+        /// As in `Hello`.
+        #[n(2)]
+        commitment: Digest,
+    },
+    /// Asks for the proof, and says what a ticket would have said.
+    #[n(11)]
+    Offer {
+        /// The inviter's share.
+        #[n(0)]
+        share: Share,
+        /// The beginning of the fabric's id.
+        #[n(1)]
+        fabric: FabricPrefix,
+        /// The most that the joiner may become.
+        #[n(2)]
+        role: Role,
+        /// The inviter's nonce.
+        #[n(3)]
+        nonce: Nonce,
+        /// The inviter's device key.
+        #[n(4)]
+        device: DeviceId,
+    },
 }
 
 word_enum! {
     /// How a pairing ends that does not end in `paired`.
-    Ending, "refused, expired, already used" {
+    Ending, "refused, expired, already used, replaced, closed, wrong code" {
         /// One of the two persons said no, or the proof was wrong.
         0 Refused = "refused",
         /// Too late.
         1 Expired = "expired",
         /// Another device has redeemed the ticket.
         2 AlreadyUsed = "already used",
+        /// A newer invitation was opened.
+        3 Replaced = "replaced",
+        /// The inviting person closed the invitation.
+        4 Closed = "closed",
+        /// Somebody gave another code, and a code takes one guess.
+        5 WrongCode = "wrong code",
     }
 }
 
@@ -177,6 +231,28 @@ impl Nonce {
     /// What stands for the nonce until it is shown.
     pub fn commitment(&self) -> Digest {
         Digest::from_bytes(blake3::derive_key("weft pairing commitment v1", &self.0))
+    }
+}
+
+/// One side's part of the key exchange under a code (SPAKE2 over Ed25519's group): a byte for the
+/// side, and a point.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Share(
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    [u8; 33],
+);
+
+impl Share {
+    /// Takes what the exchange gave.
+    pub const fn from_bytes(bytes: [u8; 33]) -> Self {
+        Self(bytes)
+    }
+
+    /// What goes into the exchange.
+    pub const fn as_bytes(&self) -> &[u8; 33] {
+        &self.0
     }
 }
 
@@ -205,9 +281,25 @@ pub struct Contacts {
     /// Its own addresses, as multiaddrs; at most [`MAIN_ADDRESSES_MAX`].
     #[n(0)]
     pub addresses: Vec<String>,
-    /// The newest presence records that it knows; at most [`PRESENCES_MAX`].
+    /// The newest presence records that it knows; at most [`PRESENCES_MAX`], and no more than
+    /// fit into half a frame.
     #[n(1)]
     pub presences: Vec<Signed>,
+}
+
+impl Contacts {
+    /// The same without what is beyond the bounds.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        self.addresses.truncate(MAIN_ADDRESSES_MAX);
+        self.presences.truncate(PRESENCES_MAX);
+        while codec::encode(&self).len() > CONTACTS_BYTES_MAX {
+            if self.presences.pop().is_none() && self.addresses.pop().is_none() {
+                break;
+            }
+        }
+        self
+    }
 }
 
 /// Everything that both sides must agree on when the joiner proves itself.
@@ -274,7 +366,7 @@ impl Acceptance {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
     use crate::{frame::FRAME_BYTES_MAX, id::FabricId};
@@ -306,18 +398,64 @@ mod tests {
         }
     }
 
+    #[test]
+    fn contacts_beyond_the_bounds_are_left_out() {
+        let many = Contacts {
+            addresses: vec!["/ip4/127.0.0.1/tcp/1".to_owned(); 1_000],
+            presences: vec![],
+        };
+        assert_eq!(many.bounded().addresses.len(), MAIN_ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn contacts_fit_into_a_frame_however_large_they_are() {
+        let record = Signed {
+            bytes: vec![0; crate::presence::PRESENCE_BYTES_MAX],
+            author: DeviceId::from_bytes([1; 32]),
+            signature: [1; 64],
+        };
+        let contacts = Contacts {
+            addresses: vec!["/dns/".to_owned() + &"x".repeat(4_000); MAIN_ADDRESSES_MAX],
+            presences: vec![record; PRESENCES_MAX],
+        };
+        let bounded = contacts.bounded();
+        assert!(!bounded.addresses.is_empty());
+        let message = PairingMessage::Welcome { contacts: bounded };
+        assert!(codec::encode(&message).len() <= PAIRING_FRAME_BYTES_MAX);
+    }
+
     proptest! {
         #[test]
         fn survives_arbitrary_bytes(bytes: Vec<u8>) {
             drop(codec::decode::<PairingMessage>(&bytes, FRAME_BYTES_MAX));
         }
 
+        /// Bytes near a message's: what is read of them can be written and read again.
         #[test]
-        fn survives_damaged_messages(which in 0usize..10, at: usize, byte: u8) {
+        fn survives_damaged_messages(
+            which in 0usize..12, changes in vec((any::<usize>(), any::<u8>()), 1..4),
+            cut in option::of(any::<usize>()), more in vec(any::<u8>(), 0..4),
+        ) {
             let mut bytes = codec::encode(&messages()[which]);
-            let at = at % bytes.len();
-            bytes[at] = byte;
-            drop(codec::decode::<PairingMessage>(&bytes, FRAME_BYTES_MAX));
+            for (at, byte) in changes {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut % (bytes.len() + 1));
+            }
+            bytes.extend(more);
+            if let Ok(message) = codec::decode::<PairingMessage>(&bytes, FRAME_BYTES_MAX) {
+                let again = codec::encode(&message);
+                prop_assert_eq!(codec::decode(&again, FRAME_BYTES_MAX), Ok(message));
+            }
+        }
+
+        #[test]
+        fn each_cut_of_a_message_is_none(which in 0usize..12, cut: usize) {
+            let bytes = codec::encode(&messages()[which]);
+            let cut = cut % bytes.len();
+            prop_assert!(codec::decode::<PairingMessage>(&bytes[..cut], FRAME_BYTES_MAX).is_err());
         }
     }
 
@@ -365,6 +503,18 @@ mod tests {
             PairingMessage::Stored { tag, contacts },
             PairingMessage::Done,
             PairingMessage::End { ending: Ending::AlreadyUsed },
+            PairingMessage::Code {
+                version: PAIRING_VERSION,
+                share: Share([65; 33]),
+                commitment: nonce.commitment(),
+            },
+            PairingMessage::Offer {
+                share: Share([66; 33]),
+                fabric: FabricId::from_bytes([1; 32]).into(),
+                role: Role::Admin,
+                nonce,
+                device: DeviceId::from_bytes([1; 32]),
+            },
         ]
     }
 }

@@ -16,6 +16,8 @@ pub enum Domain {
     Statement,
     /// Proof in a pairing.
     Pairing,
+    /// Proof of the recovery words.
+    Recovery,
     /// That a device made changes to a document.
     Vouch,
     /// The deletion of a document.
@@ -39,6 +41,7 @@ impl Domain {
         match self {
             Self::Statement => b"weft statement v1",
             Self::Pairing => b"weft pairing v1",
+            Self::Recovery => b"weft recovery v1",
             Self::Vouch => b"weft vouch v1",
             Self::Tombstone => b"weft tombstone v1",
             Self::Presence => b"weft presence v1",

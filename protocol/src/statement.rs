@@ -15,7 +15,8 @@
 //! ```
 //!
 //! A later statement follows as `Statements` and a new `Merged`. A device that lacks a key of the
-//! fabric asks with `Want` and is answered with `Keys`.
+//! fabric asks with `Want` and is answered with `Keys`. A machine that has nothing but the recovery
+//! words opens with `Recover`, and is given `Have`, all `Statements` and `Merged`.
 
 use std::{fmt, str::FromStr};
 
@@ -557,6 +558,30 @@ pub enum TrustMessage {
         #[n(0)]
         sealed: Vec<SealedKey>,
     },
+    /// Asks for all statements, as the root that outranks them.
+    #[n(5)]
+    Recover {
+        /// A [`RecoveryProof`], signed by the root under
+        /// [`Domain::Recovery`](crate::signed::Domain::Recovery).
+        #[n(0)]
+        proof: Signed,
+    },
+}
+
+/// The largest [`RecoveryProof`], in bytes.
+pub const RECOVERY_PROOF_BYTES_MAX: usize = 256;
+
+/// What the root signs to be given a fabric's statements: who asks whom. Both are proven by the
+/// connection, so that one who was shown a proof can't use it anywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct RecoveryProof {
+    /// Who asks: a device that belongs to no fabric yet.
+    #[n(0)]
+    pub from: DeviceId,
+    /// Who is asked.
+    #[n(1)]
+    pub to: DeviceId,
 }
 
 #[cfg(test)]
@@ -613,6 +638,7 @@ mod tests {
             TrustMessage::Merged { set: Digest::of(b"set") },
             TrustMessage::Want { keys: vec![sealed().which] },
             TrustMessage::Keys { sealed: vec![sealed()] },
+            TrustMessage::Recover { proof: Signed::new(Domain::Recovery, &1u64, &key) },
         ];
         for message in messages {
             let bytes = codec::encode(&message);

@@ -19,7 +19,7 @@ use weft_protocol::{
 };
 
 use crate::{
-    graph::{Graph, statement_id},
+    graph::{Graph, StatementError, statement_id},
     keyring::{FabricKey, Keyring},
     recovery::RootSecret,
     secret::DeviceSecret,
@@ -52,6 +52,18 @@ pub enum AuthorError {
     /// The device that is asked to put itself out would know the next key.
     #[error("revoke this device: another admin must do it")]
     Oneself,
+    /// A device that is no admin says only so much about itself.
+    #[error("{what}: this device has renamed itself too often; an admin can")]
+    TooOften {
+        /// What was to be said.
+        what: &'static str,
+    },
+    /// A key makes only so many statements.
+    #[error("{what}: this key has made all statements that it may; replace it")]
+    Spent {
+        /// What was to be said.
+        what: &'static str,
+    },
     /// Afterwards nobody could change the fabric any more.
     #[error("{what}: it is the last admin and there are no recovery words")]
     LastAdmin {
@@ -134,19 +146,25 @@ pub struct Author<'a> {
     key: &'a SigningKey,
     /// What the author is taken to know; none: all of the graph.
     heads: Option<Vec<StatementId>>,
+    /// Whether it is taken not to know either what it said itself since then.
+    forgets_itself: bool,
 }
 
 impl<'a> Author<'a> {
     /// Speaks for `key`, a device's or the root's, with the fabric's keys that it has.
     pub const fn new(graph: &'a Graph, keyring: &'a Keyring, key: &'a SigningKey) -> Self {
-        Self { graph, keyring, key, heads: None }
+        Self { graph, keyring, key, heads: None, forgets_itself: false }
     }
 
     /// Speaks as one who knows the graph only up to `heads`, so that what came after does not
     /// stand: how a revocation reaches back to before a theft.
+    ///
+    /// A device knows what it said itself all the same, else its statements would fork. The root's
+    /// never do.
     #[must_use]
     pub fn knowing(mut self, heads: Vec<StatementId>) -> Self {
         self.heads = Some(heads);
+        self.forgets_itself = self.graph.state().is_root(&self.id());
         self
     }
 
@@ -346,7 +364,12 @@ impl<'a> Author<'a> {
         let mut heads = self.heads.clone().unwrap_or_else(|| self.graph.heads());
         heads.sort_unstable();
         heads.truncate(DEPS_MAX);
-        (heads, self.graph.newest_of(&self.id()))
+        let prev = if self.forgets_itself {
+            self.graph.newest_of_within(&self.id(), &heads)
+        } else {
+            self.graph.newest_of(&self.id())
+        };
+        (heads, prev)
     }
 
     /// The state that the next statement rests on.
@@ -413,6 +436,11 @@ impl<'a> Author<'a> {
         let signed = Signed::from_bytes(Domain::Statement, codec::encode(&statement), self.key);
         let mut after = self.graph.clone();
         let inserted = after.insert(signed.clone());
+        match inserted {
+            Err(StatementError::TooOften { .. }) => return Err(AuthorError::TooOften { what }),
+            Err(StatementError::Spent { .. }) => return Err(AuthorError::Spent { what }),
+            Ok(_) | Err(_) => {}
+        }
         let state = after.state();
         let counts = state.verdicts.get(&statement_id(&signed)) == Some(&Verdict::Counts);
         if inserted.is_err() || !counts {

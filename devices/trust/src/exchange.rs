@@ -9,7 +9,14 @@
 //!
 //! A peer that the graph does not list, or lists as revoked, may present statements that prove
 //! otherwise: at most [`STRANGER_BYTES_MAX`] of them, within [`PROOF_TIME`]. They are tried on a
-//! copy. This side tells it nothing before it has named the fabric, unless this side dialled.
+//! copy, and learned only if the peer then belongs or is suspended: one that is out writes nothing
+//! into anybody's graph. This side tells it nothing before it has named the fabric, unless this
+//! side dialled.
+//!
+//! A peer that the graph has never heard of may instead prove, once, that it holds the recovery
+//! words ([`TrustMessage::Recover`], see [`crate::recovery`]). Then it is given all statements.
+//! Whoever tries that with other words is cut as any stranger is, and one that was put out can't do
+//! it at all, so that what it once proved is of no use to whoever has it now.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -18,16 +25,17 @@ use std::{
 
 use weft_protocol::{
     codec,
-    frame::{FRAME_BYTES_MAX, STRANGER_BYTES_MAX},
+    frame::{FRAME_BYTES_MAX, STRANGER_BYTES_MAX, STRANGER_IDS_BYTES_MAX},
     id::{AgreementKey, DeviceId, Digest, StatementId},
     signed::Signed,
-    statement::{KeyName, SealedKey, TrustMessage},
+    statement::{KeyName, SealedKey, StatementBody, TrustMessage},
     time::{Now, Timestamp},
 };
 
 use crate::{
     graph::{Graph, statement_id},
-    state::Standing,
+    recovery,
+    state::{Standing, Verdict},
 };
 
 /// How long a peer that is not listed has to prove that it belongs.
@@ -95,6 +103,7 @@ pub enum Reason {
 /// The exchange with one peer.
 #[derive(Debug)]
 pub struct Exchange {
+    me: DeviceId,
     peer: DeviceId,
     phase: Phase,
     outputs: VecDeque<Output>,
@@ -121,6 +130,8 @@ struct Proving {
     trial: Box<Graph>,
     presented: Vec<Signed>,
     bytes: usize,
+    /// Whether it was given what puts out the key that it had before, and so this one.
+    is_told: bool,
     /// The last set that the peer said it holds.
     heard: Option<Digest>,
 }
@@ -140,9 +151,9 @@ struct Merging {
 }
 
 impl Exchange {
-    /// Begins with a peer to whom there is a connection. `dialled`: by this side.
-    pub fn new(peer: DeviceId, dialled: bool, graph: &Graph, now: Now) -> Self {
-        let mut exchange = Self { peer, phase: Phase::Ended, outputs: VecDeque::new() };
+    /// Begins on `me` with a peer to whom there is a connection. `dialled`: by this side.
+    pub fn new(me: DeviceId, peer: DeviceId, dialled: bool, graph: &Graph, now: Now) -> Self {
+        let mut exchange = Self { me, peer, phase: Phase::Ended, outputs: VecDeque::new() };
         if listed(&peer, graph) {
             exchange.merge(None, None, false, graph, now);
         } else {
@@ -156,6 +167,7 @@ impl Exchange {
                 trial: Box::new(graph.clone()),
                 presented: Vec::new(),
                 bytes: 0,
+                is_told: false,
                 heard: None,
             });
         }
@@ -230,6 +242,7 @@ impl Exchange {
                         self.turn_away(reason);
                     }
                 }
+                TrustMessage::Recover { proof } => self.answer_recovery(&proof, graph),
                 TrustMessage::Want { .. } | TrustMessage::Keys { .. } => {
                     self.turn_away(Reason::OutOfTurn);
                 }
@@ -270,6 +283,8 @@ impl Exchange {
                     }
                 }
                 TrustMessage::Keys { sealed } => self.outputs.push_back(Output::Sealed(sealed)),
+                // Whoever belongs is given all statements without the words.
+                TrustMessage::Recover { .. } => self.turn_away(Reason::OutOfTurn),
             },
         }
     }
@@ -308,7 +323,7 @@ impl Exchange {
             self.turn_away(Reason::OutOfTurn);
             return;
         }
-        if ids.len() * StatementId::LEN > STRANGER_BYTES_MAX {
+        if ids.len() * StatementId::LEN > STRANGER_IDS_BYTES_MAX {
             self.turn_away(Reason::TooMuch);
             return;
         }
@@ -323,6 +338,28 @@ impl Exchange {
             let reason = self.unlisted_reason(graph);
             self.turn_away(reason);
         }
+    }
+
+    /// Gives all statements to a peer that holds the recovery words, if it does.
+    fn answer_recovery(&mut self, proof: &Signed, graph: &Graph) {
+        let (me, peer) = (self.me, self.peer);
+        let Phase::Proving(proving) = &mut self.phase else { return };
+        if proving.introduced {
+            self.turn_away(Reason::OutOfTurn);
+            return;
+        }
+        let is_new = !graph.state().devices.contains_key(&peer);
+        let root = graph.state().root;
+        if !is_new || !root.is_some_and(|root| recovery::proves(proof, root.key, peer, me)) {
+            self.turn_away(Reason::Stranger);
+            return;
+        }
+        proving.introduced = true;
+        self.send(have(graph));
+        for message in chunks(graph.statements().collect()) {
+            self.send(message);
+        }
+        self.send(TrustMessage::Merged { set: graph.set_digest() });
     }
 
     /// Tries whether what the peer presents proves that it belongs.
@@ -345,13 +382,23 @@ impl Exchange {
                 proving.presented.push(signed);
             }
         }
-        // Nobody's word about others is taken from a peer that has not proved itself.
-        if proving.trial.state().devices.contains_key(&peer) {
+        // Nobody's word about others is taken from a peer that has not proved itself. One that is
+        // out although all of this is so has proved nothing: it would but fill the graph, and freeze
+        // others with what it dates back.
+        if listed(&peer, &proving.trial) {
             let known = |signed: &&Signed| !graph.contains(&statement_id(signed));
             let learned: Vec<Signed> = proving.presented.iter().filter(known).cloned().collect();
             if !learned.is_empty() {
                 self.outputs.push_back(Output::Learned(learned));
             }
+            return;
+        }
+        // A key that took the place of one that is out is out with it, and hears of that.
+        let is_news = graph.state().revocation(&peer).is_none()
+            && proving.trial.state().revocation(&peer).is_some();
+        if is_news && !std::mem::replace(&mut proving.is_told, true) {
+            let (trial, named) = (proving.trial.clone(), proving.named.clone());
+            self.give_revoke(&named.unwrap_or_default(), &trial);
         }
     }
 
@@ -409,15 +456,32 @@ impl Exchange {
     /// Gives a revoked peer what proves that it is.
     fn give_revoke(&mut self, theirs: &BTreeSet<StatementId>, graph: &Graph) {
         let Some(revoke) = graph.state().revocation(&self.peer) else { return };
-        let proof = graph.ancestry(&revoke);
-        let lacking = proof.into_iter().filter(|signed| !theirs.contains(&statement_id(signed)));
+        let known: Vec<StatementId> = theirs.iter().copied().collect();
+        let proves = |proof: &[StatementId]| {
+            graph.state_at(&[&known, proof].concat()).revocation(&self.peer).is_some()
+        };
+        let mut proof = vec![revoke];
+        // It may know of something against its `Revoke`; then it is given what settled that.
+        if !proves(&proof) {
+            proof.extend(graph.ids().filter(|id| settles(graph, id)));
+        }
+        let proof: BTreeSet<StatementId> =
+            proof.iter().flat_map(|id| graph.ancestry(id)).map(statement_id).collect();
+        let lacking = graph.statements().filter(|signed| {
+            let id = statement_id(signed);
+            proof.contains(&id) && !theirs.contains(&id)
+        });
         for message in chunks(lacking.collect()) {
             self.send(message);
         }
     }
 
     fn unlisted_reason(&self, graph: &Graph) -> Reason {
-        match graph.state().revocation(&self.peer) {
+        let by_trial = match &self.phase {
+            Phase::Proving(proving) => proving.trial.state().revocation(&self.peer),
+            Phase::Merging(_) | Phase::Ended => None,
+        };
+        match graph.state().revocation(&self.peer).or(by_trial) {
             Some(_) => Reason::Revoked,
             None => Reason::Stranger,
         }
@@ -431,6 +495,25 @@ impl Exchange {
     fn send(&mut self, message: TrustMessage) {
         self.outputs.push_back(Output::Send(message));
     }
+}
+
+/// Whether a statement can decide which others count.
+fn settles(graph: &Graph, id: &StatementId) -> bool {
+    graph.state().verdicts.get(id) == Some(&Verdict::Counts)
+        && graph.body(id).is_some_and(|body| match body {
+            StatementBody::Revoke(_)
+            | StatementBody::SetRole(_)
+            | StatementBody::Keep(_)
+            | StatementBody::Rotate(_)
+            | StatementBody::RootRotate(_)
+            | StatementBody::Epoch(_) => true,
+            StatementBody::Genesis(_)
+            | StatementBody::Add(_)
+            | StatementBody::Require(_)
+            | StatementBody::Cosign(_)
+            | StatementBody::Rename(_)
+            | StatementBody::Unknown(_) => false,
+        })
 }
 
 /// Whether the peer belongs, or is suspended: it gets and gives all statements.

@@ -26,6 +26,26 @@ pub const PARKED_MAX: usize = 256;
 /// The most bytes of statements that wait for a parent.
 pub const PARKED_BYTES_MAX: usize = 1 << 20;
 
+/// The most bytes of statements that a new device takes of a fabric: many times what 64 devices
+/// come to, and what a score of members that mean harm make of it within their bounds.
+pub const GRAPH_BYTES_MAX: usize = 16 << 20;
+
+/// The most statements that a device which is no admin makes, under all keys that it had in turn,
+/// those by which it replaced one not counted. It may name itself, and nothing else; without a
+/// bound one member could make the graph so large that no other device takes it, and recovery with
+/// it impossible for ever. Only what is in a statement's past is counted, so all agree.
+pub const OWN_MAX: usize = 64;
+
+/// The largest such statement, in bytes: a name, and as many parents as there may be.
+pub const OWN_BYTES_MAX: usize = 4 << 10;
+
+/// How often such a device replaces its key. It stays possible when [`OWN_MAX`] is reached.
+pub const ROTATIONS_MAX: usize = 16;
+
+/// The most statements of one key, an admin's or the root's too: more than a person says in a life.
+/// The key may still be replaced then.
+pub const KEY_STATEMENTS_MAX: u64 = 4096;
+
 /// Why a statement does not enter.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum StatementError {
@@ -57,6 +77,18 @@ pub enum StatementError {
     /// Its author was never a device of the fabric in its past.
     #[error("take a statement of {author:?}: it never belonged to the fabric")]
     Stranger {
+        /// Who signed it.
+        author: DeviceId,
+    },
+    /// Its author is no admin, and has said as much as such a device may.
+    #[error("take a statement of {author:?}: it is no admin and has said too much")]
+    TooOften {
+        /// Who signed it.
+        author: DeviceId,
+    },
+    /// Its author's key has made [`KEY_STATEMENTS_MAX`] statements.
+    #[error("take a statement of {author:?}: its key has made {KEY_STATEMENTS_MAX}")]
+    Spent {
         /// Who signed it.
         author: DeviceId,
     },
@@ -108,6 +140,14 @@ pub(crate) struct Entry {
     pub(crate) past: Bits,
     /// What its author might do, by its ancestors alone.
     pub(crate) claim: Claim,
+}
+
+impl Entry {
+    /// Whether it puts `key` in its author's place, if it counts.
+    fn replaces_by(&self, key: &DeviceId) -> bool {
+        matches!(&self.body, StatementBody::Rotate(rotate) if rotate.device == *key)
+            && self.claim.is_some()
+    }
 }
 
 impl Graph {
@@ -262,6 +302,20 @@ impl Graph {
         self.places.get(id).map(|place| &self.entries[*place].body)
     }
 
+    /// The keys that a device had before this one, the newest first: those in whose place each stepped by a
+    /// `Rotate` with its consent. Whether these count is not asked, so that the answer for a key never
+    /// changes once it is here: what lies on a disk is found by it.
+    pub fn former(&self, device: &DeviceId) -> Vec<DeviceId> {
+        let mut former = Vec::new();
+        let mut key = *device;
+        // A key consents to one succession, and none is brought in that was there before.
+        while let Some(before) = self.entries.iter().find(|entry| entry.replaces_by(&key)) {
+            key = before.author;
+            former.push(key);
+        }
+        former
+    }
+
     /// The ids of all statements, sorted.
     pub fn ids(&self) -> impl Iterator<Item = &StatementId> {
         self.places.keys()
@@ -312,8 +366,48 @@ impl Graph {
         own.max_by_key(|entry| (entry.seq, entry.id)).map(|entry| (entry.seq, entry.id))
     }
 
+    /// As [`Self::newest_of`], among `heads` and what they rest on.
+    pub(crate) fn newest_of_within(
+        &self,
+        author: &DeviceId,
+        heads: &[StatementId],
+    ) -> Option<(u64, StatementId)> {
+        let mut within = Bits::default();
+        for place in heads.iter().filter_map(|id| self.places.get(id)) {
+            within.union(&self.entries[*place].past);
+            within.insert(*place);
+        }
+        let places = 0..self.entries.len();
+        let own = places
+            .filter(|place| within.contains(*place))
+            .map(|place| &self.entries[place])
+            .filter(|entry| entry.author == *author);
+        own.max_by_key(|entry| (entry.seq, entry.id)).map(|entry| (entry.seq, entry.id))
+    }
+
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// How many statements within `past` the author made without being an admin, under all keys that
+    /// it had in turn: those by which it replaced one, and the others.
+    fn said_within(&self, past: &Bits, author: DeviceId) -> (usize, usize) {
+        let within = || {
+            let places = 0..self.entries.len();
+            places.filter(|place| past.contains(*place)).map(|place| &self.entries[place])
+        };
+        let rotations = || {
+            within().filter(|it| it.claim.is_some() && matches!(it.body, StatementBody::Rotate(_)))
+        };
+        let mut keys = BTreeSet::from([author]);
+        let mut waiting = vec![author];
+        while let Some(key) = waiting.pop() {
+            let before = rotations().filter(|it| it.replaces_by(&key)).map(|it| it.author);
+            waiting.extend(before.filter(|before| keys.insert(*before)));
+        }
+        let rotations = rotations().filter(|it| keys.contains(&it.author)).count();
+        let own = within().filter(|it| keys.contains(&it.author) && !it.claim.leads()).count();
+        (own.saturating_sub(rotations), rotations)
     }
 
     /// What a statement by itself must fulfil.
@@ -391,6 +485,25 @@ impl Graph {
         }
         let seq = statement.seq;
         let claim = state::claim(state, &self.entries, &self.places, &past, author, &body);
+        let succeeds = claim.is_some()
+            && matches!(body, StatementBody::Rotate(_) | StatementBody::RootRotate(_));
+        let spent = KEY_STATEMENTS_MAX + if succeeds { ROTATIONS_MAX as u64 } else { 0 };
+        if seq >= spent {
+            return Err(StatementError::Spent { author });
+        }
+        // What a newer program makes of an author is not known here.
+        let leads = state.is_admin(&author) || state.is_root(&author);
+        if !leads && state.update_needed.is_none() {
+            let (own, rotations) = self.said_within(&past, author);
+            let allowed = if succeeds {
+                rotations < ROTATIONS_MAX
+            } else {
+                own < OWN_MAX && signed.bytes.len() <= OWN_BYTES_MAX
+            };
+            if !allowed {
+                return Err(StatementError::TooOften { author });
+            }
+        }
         self.places.insert(id, self.entries.len());
         self.entries.push(Entry { id, signed, author, seq, prev, body, depth, past, claim });
         self.state = state::evaluate(self.fabric, &self.entries, None);
@@ -420,3 +533,6 @@ fn read(signed: &Signed) -> Result<(Statement, StatementBody), StatementError> {
     let body = statement.body().map_err(|source| StatementError::Malformed { author, source })?;
     Ok((statement, body))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! function of their set ([`state`]), so all devices that hold the same statements agree without
 //! asking anybody. [`author`] makes statements, [`exchange`] makes two devices' graphs equal,
 //! [`keyring`] opens the fabric's keys that statements carry, [`pairing`] brings a new device in,
-//! [`recovery`] turns 24 words into the root that outranks them all.
+//! [`recovery`] lets a person with 24 words speak as the root that outranks them all.
 //!
 //! Deliberately not here: clocks, entropy, disks and sockets. Time, seeds and keys are handed in.
 //! Nothing here persists, sends or asks; the machines say what is to be done and are told when it

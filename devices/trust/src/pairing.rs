@@ -8,15 +8,24 @@
 //! everything said before; both persons see four words that follow from it, and the other's name.
 //! The first proof burns the ticket, on disk, before anybody is asked. A photograph of the ticket
 //! is worthless after that, and before that it shows a strange name on the inviter's screen.
+//!
+//! A [`Code`] instead of a ticket is a phase before that, not another way in: an `exchange` under
+//! the code gives both sides the secret that a ticket would have carried, and the first proof that
+//! does not fit burns the code, on disk, and ends the invitation. The joiner, which proves itself
+//! first, does so once: to one endpoint, over one exchange.
 
+mod code;
+mod exchange;
+mod invitation;
 mod inviter;
 mod joiner;
+mod joining;
 
 use ed25519_dalek::SigningKey;
 use weft_protocol::{
     device::{Kind, Role},
-    id::{DeviceId, Digest},
-    pairing::{Ending, Nonce, Party},
+    id::{DeviceId, Digest, EndpointId},
+    pairing::{Ending, Nonce, Party, Share},
     signed::{Domain, Signed},
     statement::Name,
     ticket::TicketSecret,
@@ -25,13 +34,15 @@ use weft_protocol::{
 use crate::{recovery::four_words, secret::DeviceSecret};
 
 pub use self::{
-    inviter::{
-        ANSWER_TIME, ConnectionId, Invitation, Inviter, InviterInput, InviterOutput, Redemption,
-    },
-    joiner::{Joined, Joiner, JoinerInput, JoinerOutput, REACH_TIME},
+    code::{Code, ParseCodeError},
+    invitation::{ConnectionId, Invitation, InviterInput, InviterOutput, Redemption},
+    inviter::{ANSWER_TIME, Inviter},
+    joiner::{Joiner, REACH_TIME},
+    joining::{Joined, JoinerInput, JoinerOutput},
 };
 
-/// How a pairing ended, the same on both sides but for [`Outcome::CouldNotReach`].
+/// How a pairing ended, the same on both sides but for [`Outcome::CouldNotReach`]. A [`Reason`]
+/// says more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Outcome {
     /// The device belongs, and both disks know.
@@ -49,9 +60,64 @@ pub enum Outcome {
 impl From<Ending> for Outcome {
     fn from(ending: Ending) -> Self {
         match ending {
-            Ending::Refused => Self::Refused,
-            Ending::Expired => Self::Expired,
+            Ending::Refused | Ending::WrongCode => Self::Refused,
+            Ending::Expired | Ending::Replaced | Ending::Closed => Self::Expired,
             Ending::AlreadyUsed => Self::AlreadyUsed,
+        }
+    }
+}
+
+/// Why a pairing was refused or expired.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Reason {
+    /// The person at this device said no, or gave up.
+    SaidNo,
+    /// The other device's person did.
+    OtherSaidNo,
+    /// A proof did not fit.
+    WrongProof,
+    /// Another code was given: here, or by whoever was first. It is burnt.
+    WrongCode,
+    /// This side has proved the code to an endpoint that did not come back, or began anew.
+    CodeSpent,
+    /// A disk did not take it.
+    NotStored,
+    /// The time was up.
+    TimeUp,
+    /// A newer invitation took its place.
+    Replaced,
+    /// The inviting person closed the invitation before anybody came.
+    Closed,
+}
+
+impl Reason {
+    /// What a person reads, without a full stop.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::SaidNo => "you said no",
+            Self::OtherSaidNo => "somebody said no on the other device",
+            Self::WrongProof => "the proof was wrong",
+            Self::WrongCode => "wrong code, and a code takes one guess; ask for a new one",
+            Self::CodeSpent => "a code is shown to one device once, and it was; ask for a new code",
+            Self::NotStored => "it could not be written to the disk",
+            Self::TimeUp => "an invitation is good for two minutes",
+            Self::Replaced => "replaced by a newer invitation",
+            Self::Closed => "the invitation was closed",
+        }
+    }
+
+    /// What the other side is told.
+    const fn ending(self) -> Ending {
+        match self {
+            Self::SaidNo
+            | Self::OtherSaidNo
+            | Self::WrongProof
+            | Self::CodeSpent
+            | Self::NotStored => Ending::Refused,
+            Self::WrongCode => Ending::WrongCode,
+            Self::TimeUp => Ending::Expired,
+            Self::Replaced => Ending::Replaced,
+            Self::Closed => Ending::Closed,
         }
     }
 }
@@ -150,6 +216,30 @@ impl Nonces {
         let material =
             zeroize::Zeroizing::new([&self.seed[..], &self.drawn.to_be_bytes()].concat());
         Nonce::from_bytes(blake3::derive_key("weft pairing nonce v1", &material))
+    }
+
+    /// The inviter's nonce, and the seed of its half of the exchange, for one opening of one endpoint.
+    /// They are the same for the same, so that a joiner whose connection was lost hears the offer
+    /// that it has proved itself over.
+    fn for_opening(
+        &self,
+        joiner: &EndpointId,
+        share: &Share,
+        commitment: &Digest,
+    ) -> (Nonce, zeroize::Zeroizing<[u8; 32]>) {
+        let opening = [&joiner.as_bytes()[..], share.as_bytes(), commitment.as_bytes()];
+        let material = zeroize::Zeroizing::new([&self.seed[..], &opening.concat()].concat());
+        let nonce = blake3::derive_key("weft pairing offer nonce v1", &material);
+        let seed = blake3::derive_key("weft pairing offer seed v1", &material);
+        (Nonce::from_bytes(nonce), zeroize::Zeroizing::new(seed))
+    }
+
+    /// A seed for the joiner's half of one exchange under a code.
+    fn next_seed(&mut self) -> zeroize::Zeroizing<[u8; 32]> {
+        self.drawn += 1;
+        let material =
+            zeroize::Zeroizing::new([&self.seed[..], &self.drawn.to_be_bytes()].concat());
+        zeroize::Zeroizing::new(blake3::derive_key("weft pairing exchange seed v1", &material))
     }
 }
 

@@ -107,6 +107,10 @@ impl Replica {
         &self.state().devices[&secret(number).id()]
     }
 
+    pub(crate) fn device_standing(&self, number: u8) -> Standing {
+        self.device(number).standing
+    }
+
     pub(crate) fn standing(&self, number: u8) -> &'static str {
         match self.state().devices.get(&secret(number).id()).map(|device| device.standing) {
             Some(Standing::Active) => "active",

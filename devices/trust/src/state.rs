@@ -74,6 +74,8 @@ pub struct State {
     pub verdicts: BTreeMap<StatementId, Verdict>,
     /// All keys that were root in turn.
     roots: BTreeSet<DeviceId>,
+    /// By which key each was replaced.
+    successors: BTreeMap<DeviceId, DeviceId>,
 }
 
 /// A device, as the statements have it.
@@ -163,6 +165,17 @@ impl State {
             Standing::Revoked { by } => Some(by),
             Standing::Active | Standing::Suspended { .. } => None,
         }
+    }
+
+    /// The key under which a device goes on: the last of those that took each other's place, from `id` on;
+    /// `id` itself if none did. Whether it still belongs is not said.
+    pub fn successor(&self, id: &DeviceId) -> DeviceId {
+        let mut last = *id;
+        // No key is ever brought in twice, so this ends.
+        while let Some(next) = self.successors.get(&last) {
+            last = *next;
+        }
+        last
     }
 
     /// Whoever should have the fabric's keys: the members that hold data, and root.

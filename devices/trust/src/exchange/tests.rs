@@ -29,7 +29,7 @@ struct End {
 
 impl End {
     fn new(replica: Replica, peer: DeviceId, dialled: bool) -> Self {
-        let exchange = Exchange::new(peer, dialled, &replica.graph, Now::default());
+        let exchange = Exchange::new(replica.id(), peer, dialled, &replica.graph, Now::default());
         let (writing, out, sent) = (Vec::new(), VecDeque::new(), Vec::new());
         Self { replica, exchange, merged: 0, away: None, writing, out, sent }
     }
@@ -263,6 +263,123 @@ fn a_revoked_device_is_given_its_revoke() {
         assert_eq!(phone.merged, 0);
         assert_eq!(phone.replica.standing(PHONE), "revoked", "it knows now");
     }
+}
+
+/// What `peer` holds and `of` lacks, presented as a peer that is not listed does it.
+fn presented(of: &Replica, peer: &Replica) -> End {
+    let mut door = End::new(of.clone(), peer.id(), false);
+    let (fabric, ids) = (peer.graph.fabric(), peer.graph.ids().copied().collect());
+    door.input(Input::Message(TrustMessage::Have { fabric, ids }));
+    let lacking = peer.graph.statements().filter(|it| !of.graph.contains(&statement_id(it)));
+    let statements = lacking.cloned().collect();
+    door.input(Input::Message(TrustMessage::Statements { statements }));
+    door
+}
+
+#[test]
+fn one_that_is_out_writes_nothing_into_the_graph() {
+    let (mut laptop, mut phone) = two_admins();
+    laptop.add(SERVER, Role::Member);
+    laptop.add(TABLET, Role::Admin);
+    phone.meet(&laptop);
+    let mut server = laptop.seen_by(SERVER);
+    laptop.revoke(SERVER);
+    laptop.revoke(PHONE);
+    // A member's junk, and an admin's `Revoke` of a third that it dates back.
+    server.rename(SERVER, "rack");
+    let generation = server.next_generation();
+    let device = laptop.id();
+    let junk = weft_protocol::statement::Revoke { device, generation, sealed: vec![] };
+    server.force(junk.into());
+    phone.revoke(TABLET);
+    for out in [&server, &phone] {
+        let mut door = presented(&laptop, out);
+        assert_eq!((door.writing.as_slice(), door.away), (&[][..], None));
+        door.input(Input::Message(TrustMessage::Merged { set: out.graph.set_digest() }));
+        assert_eq!((door.writing.as_slice(), door.away), (&[][..], Some(Reason::Revoked)));
+    }
+    // What puts its own `Revoke` in doubt is heard.
+    phone.revoke(LAPTOP);
+    let mut door = presented(&laptop, &phone);
+    door.written();
+    assert_eq!(door.replica.standing(PHONE), "suspended");
+}
+
+#[test]
+fn a_new_key_of_one_that_is_out_hears_of_it_and_writes_nothing() {
+    let (mut laptop, mut phone) = two_admins();
+    laptop.revoke(PHONE);
+    phone.say(|author, rng| author.rotate(&secret(20), NOON, rng));
+    let renewed = phone.seen_by(20);
+    for dials in [true, false] {
+        let pair = if dials {
+            Pair::settled(renewed.clone(), laptop.clone())
+        } else {
+            Pair::settled(laptop.clone(), renewed.clone())
+        };
+        let (out, door) = if dials { (&pair.left, &pair.right) } else { (&pair.right, &pair.left) };
+        assert_eq!(door.away, Some(Reason::Revoked));
+        assert_eq!(door.replica.graph.set_digest(), laptop.graph.set_digest());
+        assert_eq!(out.replica.standing(20), "revoked", "it knows now");
+    }
+}
+
+#[test]
+fn a_member_that_is_out_is_heard_once_it_brings_what_keeps_it() {
+    let (mut laptop, mut phone) = two_admins();
+    laptop.add(SERVER, Role::Member);
+    phone.meet(&laptop);
+    let mut server = laptop.seen_by(SERVER);
+    phone.revoke(SERVER);
+    laptop.meet(&phone);
+    let mut root = server.seen_by_root();
+    root.revoke(PHONE);
+    root.meet(&phone);
+    root.keep(SERVER);
+    server.rename(SERVER, "rack");
+    assert_eq!(presented(&laptop, &server).writing, [], "before the `Keep`");
+    server.meet(&root);
+    let mut door = presented(&laptop, &server);
+    door.written();
+    assert_eq!((door.replica.standing(SERVER), door.away), ("active", None));
+    assert_eq!(door.replica.device(SERVER).name, name("rack"));
+}
+
+#[test]
+fn one_that_is_not_listed_may_hold_a_large_graph_but_no_endless_one() {
+    let (laptop, phone) = two_admins();
+    let fabric = phone.graph.fabric();
+    let ids = |count: usize| {
+        let id = |at: usize| StatementId::from_bytes(*Digest::of(&at.to_be_bytes()).as_bytes());
+        (0..count).map(id).collect::<Vec<_>>()
+    };
+    let most = STRANGER_IDS_BYTES_MAX / StatementId::LEN;
+    // 64 devices that all said as much as they may.
+    assert!(most > 64 * (crate::graph::OWN_MAX + crate::graph::ROTATIONS_MAX));
+    for (count, away) in [(most, None), (most + 1, Some(Reason::TooMuch))] {
+        let mut door = End::new(phone.clone(), laptop.seen_by(TABLET).id(), false);
+        door.input(Input::Message(TrustMessage::Have { fabric, ids: ids(count) }));
+        assert_eq!(door.away, away, "{count} ids");
+    }
+}
+
+#[test]
+fn one_that_thinks_itself_suspended_is_given_what_settled_its_revoke() {
+    let (mut laptop, mut phone) = two_admins();
+    laptop.add(SERVER, Role::Admin);
+    phone.meet(&laptop);
+    let mut server = laptop.seen_by(SERVER);
+    laptop.revoke(PHONE);
+    phone.revoke(LAPTOP);
+    phone.meet(&laptop);
+    assert_eq!(phone.standing(PHONE), "suspended");
+    server.meet(&phone);
+    server.keep(LAPTOP);
+    assert_eq!(server.standing(PHONE), "revoked");
+    let pair = Pair::settled(phone, server);
+    assert_eq!(pair.right.away, Some(Reason::Revoked));
+    assert_eq!(pair.left.replica.standing(PHONE), "revoked", "it knows now");
+    assert_eq!(pair.left.replica.standing(LAPTOP), "active");
 }
 
 #[test]

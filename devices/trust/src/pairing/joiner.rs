@@ -1,13 +1,16 @@
 //! The joining side of a pairing.
 
+mod means;
+
 use std::{collections::VecDeque, time::Duration};
 
 use weft_protocol::{
     codec,
     device::Kind,
-    id::{Digest, EndpointId},
+    id::{DeviceId, Digest, EndpointId},
     pairing::{
-        Acceptance, Contacts, Ending, Nonce, PAIRING_VERSION, PairingMessage, Party, Transcript,
+        Acceptance, Contacts, Ending, Nonce, PAIRING_VERSION, PairingMessage, Party, Share,
+        Transcript,
     },
     signed::Signed,
     statement::Name,
@@ -15,8 +18,17 @@ use weft_protocol::{
     time::{Now, Timestamp},
 };
 
-use super::{Answer, Nonces, Outcome, Prompt, Tag, party, sign, signs, words};
-use crate::{graph::Graph, secret::DeviceSecret};
+use self::means::{Means, Offer, Proof, Terms};
+use super::{
+    Answer, Code, Nonces, Outcome, Prompt, Reason, Tag,
+    exchange::Exchange,
+    joining::{Joined, JoinerInput, JoinerOutput},
+    party, sign, signs, words,
+};
+use crate::{
+    graph::{GRAPH_BYTES_MAX, Graph},
+    secret::DeviceSecret,
+};
 
 /// How long the endpoint may be unreachable, at first and after a cut.
 pub const REACH_TIME: Duration = Duration::from_secs(20);
@@ -27,63 +39,16 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// How long after a failure the endpoint is dialled again.
 const REDIAL_TIME: Duration = Duration::from_millis(500);
 
+/// How long a code is good for, which it does not say itself.
+const CODE_TIME: Duration = Duration::from_secs(120);
+
 /// How much longer than the ticket says this side waits: the inviter's clock decides.
 const GRACE_TIME: Duration = Duration::from_secs(60);
-
-/// The most bytes of statements that are taken: many times what a fabric comes to.
-const STATEMENTS_BYTES_MAX: usize = 8 << 20;
-
-/// What happens to the joiner.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum JoinerInput {
-    /// There is a connection; the transport has checked whose end the other is.
-    Connected(EndpointId),
-    /// There is none, or no longer.
-    Disconnected,
-    /// The inviter says something.
-    Message(PairingMessage),
-    /// The person, or `--yes`, has answered the prompt.
-    Answer(Answer),
-    /// What was joined is on disk; the inviter is told where this device can be met.
-    Stored(Contacts),
-    /// It could not be written.
-    NotStored,
-    /// The person gives up.
-    Cancel,
-}
-
-/// What the joiner wants done.
-#[derive(Debug)]
-pub enum JoinerOutput {
-    /// Connect to the ticket's endpoint at its addresses.
-    Dial,
-    /// Send this.
-    Send(PairingMessage),
-    /// Close the connection, once what was sent before is out.
-    Close,
-    /// Ask the person; a new prompt replaces the one before.
-    Ask(Prompt),
-    /// Write all of it to disk, then say [`JoinerInput::Stored`].
-    Store(Box<Joined>),
-    /// It has ended so. Only `Close` follows, and before it what the inviter is to hear.
-    Ended(Outcome),
-}
-
-/// What a joined device has to store.
-#[derive(Clone, Debug)]
-pub struct Joined {
-    /// The fabric, in which this device belongs.
-    pub graph: Graph,
-    /// Who invited.
-    pub inviter: Party,
-    /// Where the inviter can be met, and whom it knows.
-    pub contacts: Contacts,
-}
 
 /// The joining side.
 #[derive(Debug)]
 pub struct Joiner {
-    ticket: Ticket,
+    means: Means,
     secret: DeviceSecret,
     party: Party,
     endpoint: EndpointId,
@@ -91,6 +56,8 @@ pub struct Joiner {
     gives_up: Timestamp,
     /// The inviter to whom the person has said yes already, on an earlier connection.
     agreed: Option<Party>,
+    /// Why it was refused or has expired.
+    reason: Option<Reason>,
     phase: Phase,
     outputs: VecDeque<JoinerOutput>,
 }
@@ -101,8 +68,18 @@ enum Phase {
     Away { since: Timestamp, redial: Option<Timestamp> },
     /// `Hello` is sent.
     Greeted { nonce: Nonce, until: Timestamp },
+    /// `Code` is sent.
+    Exchanging {
+        exchange: Exchange,
+        share: Share,
+        endpoint: EndpointId,
+        nonce: Nonce,
+        until: Timestamp,
+    },
+    /// `Code` is sent as before, on a new connection to whom the proof was sent.
+    Resuming { until: Timestamp },
     /// `Prove` is sent. The inviter's disk may be slow.
-    Proved { transcript: Digest, inviter: weft_protocol::id::DeviceId, until: Timestamp },
+    Proved { terms: Terms, transcript: Digest, inviter: DeviceId, until: Timestamp },
     /// The person is asked.
     Asking { host: Host },
     /// The person has said yes.
@@ -118,6 +95,7 @@ enum Phase {
 /// Who invites.
 #[derive(Clone, Debug)]
 struct Host {
+    terms: Terms,
     party: Party,
     acceptance: Digest,
 }
@@ -133,17 +111,62 @@ impl Joiner {
         seed: [u8; 32],
         now: Now,
     ) -> Self {
-        let waits = Duration::from_secs(ticket.valid_s.into()) + GRACE_TIME;
+        let valid = Duration::from_secs(ticket.valid_s.into());
+        let Ticket { fabric, endpoint: reached, secret: shared, role, .. } = ticket;
+        let terms = Terms { fabric, role, endpoint: reached, secret: shared };
+        let party = party(&secret, name, kind);
+        Self::begin(Means::Ticket(terms), valid, secret, party, endpoint, seed, now)
+    }
+
+    /// Begins with a code.
+    pub fn with_code(
+        code: Code,
+        secret: DeviceSecret,
+        name: Name,
+        kind: Kind,
+        endpoint: EndpointId,
+        seed: [u8; 32],
+        now: Now,
+    ) -> Self {
+        let party = party(&secret, name, kind);
+        Self::begin(Means::Code(code, None), CODE_TIME, secret, party, endpoint, seed, now)
+    }
+
+    fn begin(
+        means: Means,
+        valid: Duration,
+        secret: DeviceSecret,
+        party: Party,
+        endpoint: EndpointId,
+        seed: [u8; 32],
+        now: Now,
+    ) -> Self {
         Self {
-            party: party(&secret, name, kind),
-            ticket,
+            means,
+            party,
             secret,
             endpoint,
             nonces: Nonces::new(seed),
-            gives_up: now.mono + waits,
+            gives_up: now.mono + valid + GRACE_TIME,
             agreed: None,
+            reason: None,
             phase: Phase::Away { since: now.mono, redial: None },
             outputs: VecDeque::from([JoinerOutput::Dial]),
+        }
+    }
+
+    /// Why it was refused or has expired, once it has.
+    pub const fn reason(&self) -> Option<Reason> {
+        self.reason
+    }
+
+    /// Whether this side talks to that endpoint. With a code it is any whose number fits, until this
+    /// side has proved the code to one.
+    pub fn takes(&self, endpoint: &EndpointId) -> bool {
+        match &self.means {
+            Means::Ticket(terms) => terms.endpoint == *endpoint,
+            Means::Code(code, None) => code.is_of(endpoint),
+            Means::Code(_, Some(proof)) => proof.terms.endpoint == *endpoint,
         }
     }
 
@@ -157,6 +180,8 @@ impl Joiner {
                     self.phase = Phase::Away { since, redial: Some(now.mono + REDIAL_TIME) };
                 }
                 Phase::Greeted { .. }
+                | Phase::Exchanging { .. }
+                | Phase::Resuming { .. }
                 | Phase::Proved { .. }
                 | Phase::Asking { .. }
                 | Phase::Confirmed { .. } => self.lose(now),
@@ -167,24 +192,30 @@ impl Joiner {
             JoinerInput::Answer(answer) => self.handle_answer(answer),
             JoinerInput::Stored(contacts) => {
                 if let Phase::Storing { host } = &self.phase {
-                    let tag = Tag::Stored.make(&self.ticket.secret, &host.acceptance);
-                    self.send(PairingMessage::Stored { tag, contacts });
+                    let tag = Tag::Stored.make(&host.terms.secret, &host.acceptance);
+                    self.send(PairingMessage::Stored { tag, contacts: contacts.bounded() });
                     self.outputs.push_back(JoinerOutput::Ended(Outcome::Paired));
                     self.phase = Phase::Leaving { until: now.mono + ANSWER_TIME };
                 }
             }
             JoinerInput::NotStored => {
                 if matches!(self.phase, Phase::Storing { .. }) {
+                    self.reason = Some(Reason::NotStored);
                     self.end(Outcome::Refused);
                 }
             }
             JoinerInput::Cancel => match &self.phase {
                 Phase::Storing { .. } | Phase::Leaving { .. } | Phase::Over => {}
-                Phase::Away { .. } => self.end(Outcome::Refused),
+                Phase::Away { .. } => {
+                    self.reason = Some(Reason::SaidNo);
+                    self.end(Outcome::Refused);
+                }
                 Phase::Greeted { .. }
+                | Phase::Exchanging { .. }
+                | Phase::Resuming { .. }
                 | Phase::Proved { .. }
                 | Phase::Asking { .. }
-                | Phase::Confirmed { .. } => self.refuse(),
+                | Phase::Confirmed { .. } => self.refuse(Reason::SaidNo),
             },
         }
     }
@@ -200,14 +231,16 @@ impl Joiner {
             Phase::Away { since, .. }
                 if now.mono >= *since + REACH_TIME || now.mono >= self.gives_up =>
             {
-                self.end(Outcome::CouldNotReach);
+                self.give_up();
             }
             Phase::Away { redial, .. } => {
                 *redial = None;
                 self.outputs.push_back(JoinerOutput::Dial);
             }
-            _ if now.mono >= self.gives_up => self.end(Outcome::CouldNotReach),
+            _ if now.mono >= self.gives_up => self.give_up(),
             Phase::Greeted { .. }
+            | Phase::Exchanging { .. }
+            | Phase::Resuming { .. }
             | Phase::Proved { .. }
             | Phase::Asking { .. }
             | Phase::Confirmed { .. } => {
@@ -227,9 +260,10 @@ impl Joiner {
                 let at = redial.map_or(ends, |redial| redial.min(ends));
                 Some((at, "the inviter is reached"))
             }
-            Phase::Greeted { until, .. } | Phase::Proved { until, .. } => {
-                Some((*until, "the inviter answers"))
-            }
+            Phase::Greeted { until, .. }
+            | Phase::Exchanging { until, .. }
+            | Phase::Resuming { until }
+            | Phase::Proved { until, .. } => Some((*until, "the inviter answers")),
             Phase::Asking { .. } | Phase::Confirmed { .. } => None,
         };
         let last = (self.gives_up, "the pairing ends");
@@ -248,18 +282,37 @@ impl Joiner {
     }
 
     fn handle_connected(&mut self, endpoint: EndpointId, now: Now) {
-        let Phase::Away { .. } = &self.phase else { return };
-        if endpoint != self.ticket.endpoint {
+        let Phase::Away { since, .. } = self.phase else { return };
+        if !self.takes(&endpoint) {
             self.outputs.push_back(JoinerOutput::Close);
+            self.phase = Phase::Away { since, redial: Some(now.mono + REDIAL_TIME) };
             return;
         }
-        let nonce = self.nonces.next();
-        self.phase = Phase::Greeted { nonce, until: now.mono + ANSWER_TIME };
-        self.send(PairingMessage::Hello {
-            version: PAIRING_VERSION,
-            fabric: self.ticket.fabric,
-            commitment: nonce.commitment(),
-        });
+        let until = now.mono + ANSWER_TIME;
+        match &self.means {
+            Means::Ticket(terms) => {
+                let fabric = terms.fabric;
+                let nonce = self.nonces.next();
+                self.phase = Phase::Greeted { nonce, until };
+                self.send(PairingMessage::Hello {
+                    version: PAIRING_VERSION,
+                    fabric,
+                    commitment: nonce.commitment(),
+                });
+            }
+            Means::Code(code, None) => {
+                let seed = self.nonces.next_seed();
+                let (exchange, share) = Exchange::joiner(code, &self.endpoint, &endpoint, &seed);
+                let nonce = self.nonces.next();
+                self.phase = Phase::Exchanging { exchange, share, endpoint, nonce, until };
+                self.send(opening(share, &nonce));
+            }
+            Means::Code(_, Some(proof)) => {
+                let opening = proof.opening.clone();
+                self.phase = Phase::Resuming { until };
+                self.send(opening);
+            }
+        }
     }
 
     fn handle_message(&mut self, message: PairingMessage, now: Now) {
@@ -267,32 +320,21 @@ impl Joiner {
             self.handle_end(ending);
             return;
         }
+        if let PairingMessage::Offer { share, fabric, role, nonce, device } = message {
+            self.handle_offer(Offer { share, fabric, role, nonce, device }, now);
+            return;
+        }
         match (&mut self.phase, message) {
             (Phase::Greeted { nonce, .. }, PairingMessage::Challenge { nonce: theirs, device }) => {
-                let transcript = Transcript {
-                    version: PAIRING_VERSION,
-                    fabric: self.ticket.fabric,
-                    role: self.ticket.role,
-                    inviter_endpoint: self.ticket.endpoint,
-                    joiner_endpoint: self.endpoint,
-                    inviter_nonce: theirs,
-                    joiner_nonce: *nonce,
-                    inviter: device,
-                    joiner: self.party.clone(),
+                let nonce = *nonce;
+                if let Means::Ticket(terms) = &self.means {
+                    let terms = terms.clone();
+                    let (transcript, message) = self.proof(&terms, (nonce, theirs), device);
+                    self.prove(terms, transcript, device, message, now);
                 }
-                .digest();
-                let message = PairingMessage::Prove {
-                    nonce: *nonce,
-                    party: self.party.clone(),
-                    tag: Tag::Joiner.make(&self.ticket.secret, &transcript),
-                    signature: sign(self.secret.signing(), &transcript),
-                };
-                let until = now.mono + ANSWER_TIME;
-                self.phase = Phase::Proved { transcript, inviter: device, until };
-                self.send(message);
             }
             (
-                Phase::Proved { transcript, inviter, .. },
+                Phase::Proved { terms, transcript, inviter, .. },
                 PairingMessage::Accept { fabric, party, tag, signature },
             ) => {
                 let acceptance = Acceptance {
@@ -302,20 +344,24 @@ impl Joiner {
                 }
                 .digest();
                 let proved = party.device == *inviter
-                    && Tag::Inviter.proves(&tag, &self.ticket.secret, &acceptance)
+                    && Tag::Inviter.proves(&tag, &terms.secret, &acceptance)
                     && signs(party.device, signature, &acceptance);
                 if !proved {
-                    self.refuse();
+                    self.refuse(match self.means {
+                        Means::Ticket(_) => Reason::WrongProof,
+                        Means::Code(..) => Reason::WrongCode,
+                    });
                     return;
                 }
+                let terms = terms.clone();
                 let prompt = Prompt {
                     words: words(&acceptance),
                     name: party.name.clone(),
                     kind: party.kind,
                     fabric,
-                    role: self.ticket.role,
+                    role: terms.role,
                 };
-                self.phase = Phase::Asking { host: Host { party, acceptance } };
+                self.phase = Phase::Asking { host: Host { terms, party, acceptance } };
                 self.outputs.push_back(JoinerOutput::Ask(prompt));
             }
             // The answer to a yes that was said before the connection was lost.
@@ -336,7 +382,7 @@ impl Joiner {
                         self.phase = Phase::Storing { host };
                         self.outputs.push_back(JoinerOutput::Store(Box::new(joined)));
                     }
-                    None => self.refuse(),
+                    None => self.refuse(Reason::WrongProof),
                 }
             }
             (Phase::Leaving { .. }, PairingMessage::Done) => self.leave(),
@@ -346,20 +392,117 @@ impl Joiner {
             ) => {}
             (
                 Phase::Greeted { .. }
+                | Phase::Exchanging { .. }
+                | Phase::Resuming { .. }
                 | Phase::Proved { .. }
                 | Phase::Asking { .. }
                 | Phase::Confirmed { .. },
                 _,
-            ) => self.refuse(),
+            ) => self.refuse(Reason::WrongProof),
         }
+    }
+
+    /// The answer to a code: whether it was the same one shows in the proofs.
+    fn handle_offer(&mut self, offer: Offer, now: Now) {
+        let since = now.mono;
+        match std::mem::replace(&mut self.phase, Phase::Away { since, redial: None }) {
+            Phase::Exchanging { exchange, share, endpoint, nonce, .. } => {
+                let (Some(secret), Means::Code(_, proof)) =
+                    (exchange.finish(&offer.share), &self.means)
+                else {
+                    self.refuse(Reason::WrongProof);
+                    return;
+                };
+                assert!(proof.is_none(), "a code is proved once");
+                let Offer { fabric, role, device, .. } = offer;
+                let terms = Terms { fabric, role, endpoint, secret };
+                let (transcript, message) = self.proof(&terms, (nonce, offer.nonce), device);
+                if let Means::Code(_, proof) = &mut self.means {
+                    let (terms, message) = (terms.clone(), message.clone());
+                    let opening = opening(share, &nonce);
+                    *proof = Some(Box::new(Proof { opening, offer, terms, transcript, message }));
+                }
+                self.prove(terms, transcript, device, message, now);
+            }
+            Phase::Resuming { .. } => match &self.means {
+                Means::Code(_, Some(proof)) if proof.offer == offer => {
+                    let (terms, message) = (proof.terms.clone(), proof.message.clone());
+                    self.prove(terms, proof.transcript, offer.device, message, now);
+                }
+                Means::Code(..) | Means::Ticket(_) => self.refuse(Reason::CodeSpent),
+            },
+            before @ (Phase::Away { .. }
+            | Phase::Storing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Over) => {
+                self.phase = before;
+            }
+            Phase::Greeted { .. }
+            | Phase::Proved { .. }
+            | Phase::Asking { .. }
+            | Phase::Confirmed { .. } => self.refuse(Reason::WrongProof),
+        }
+    }
+
+    /// The proof of the secret and of this device's key over all that was said, and what it covers.
+    fn proof(
+        &self,
+        terms: &Terms,
+        (ours, theirs): (Nonce, Nonce),
+        inviter: DeviceId,
+    ) -> (Digest, PairingMessage) {
+        let transcript = Transcript {
+            version: PAIRING_VERSION,
+            fabric: terms.fabric,
+            role: terms.role,
+            inviter_endpoint: terms.endpoint,
+            joiner_endpoint: self.endpoint,
+            inviter_nonce: theirs,
+            joiner_nonce: ours,
+            inviter,
+            joiner: self.party.clone(),
+        }
+        .digest();
+        let message = PairingMessage::Prove {
+            nonce: ours,
+            party: self.party.clone(),
+            tag: Tag::Joiner.make(&terms.secret, &transcript),
+            signature: sign(self.secret.signing(), &transcript),
+        };
+        (transcript, message)
+    }
+
+    fn prove(
+        &mut self,
+        terms: Terms,
+        transcript: Digest,
+        inviter: DeviceId,
+        message: PairingMessage,
+        now: Now,
+    ) {
+        let until = now.mono + ANSWER_TIME;
+        self.phase = Phase::Proved { terms, transcript, inviter, until };
+        self.send(message);
     }
 
     fn handle_end(&mut self, ending: Ending) {
         match &self.phase {
             Phase::Greeted { .. }
+            | Phase::Exchanging { .. }
+            | Phase::Resuming { .. }
             | Phase::Proved { .. }
             | Phase::Asking { .. }
             | Phase::Confirmed { .. } => {
+                let has_met = matches!(self.phase, Phase::Asking { .. } | Phase::Confirmed { .. });
+                self.reason = match ending {
+                    Ending::Refused if has_met => Some(Reason::OtherSaidNo),
+                    Ending::Refused => Some(Reason::WrongProof),
+                    Ending::Expired => Some(Reason::TimeUp),
+                    Ending::AlreadyUsed => None,
+                    Ending::Replaced => Some(Reason::Replaced),
+                    Ending::Closed => Some(Reason::Closed),
+                    Ending::WrongCode => Some(Reason::WrongCode),
+                };
                 self.end(ending.into());
             }
             Phase::Away { .. } | Phase::Storing { .. } | Phase::Leaving { .. } | Phase::Over => {}
@@ -369,10 +512,10 @@ impl Joiner {
     fn handle_answer(&mut self, answer: Answer) {
         let Phase::Asking { host } = &self.phase else { return };
         match answer {
-            Answer::No => self.refuse(),
+            Answer::No => self.refuse(Reason::SaidNo),
             Answer::Yes | Answer::Unasked => {
                 let host = host.clone();
-                let tag = Tag::Confirm.make(&self.ticket.secret, &host.acceptance);
+                let tag = Tag::Confirm.make(&host.terms.secret, &host.acceptance);
                 self.agreed = Some(host.party.clone());
                 self.phase = Phase::Confirmed { host, received: Vec::new(), bytes: 0 };
                 self.send(PairingMessage::Confirm { tag });
@@ -384,8 +527,8 @@ impl Joiner {
         let Phase::Confirmed { received, bytes, .. } = &mut self.phase else { return };
         *bytes += statements.iter().map(|signed| codec::encode(signed).len()).sum::<usize>();
         received.extend(statements);
-        if *bytes > STATEMENTS_BYTES_MAX {
-            self.refuse();
+        if *bytes > GRAPH_BYTES_MAX {
+            self.refuse(Reason::WrongProof);
         }
     }
 
@@ -394,12 +537,12 @@ impl Joiner {
         let graph = Graph::from_statements(received).ok()?;
         let device = graph.state().member(&self.party.device)?;
         let added_by = graph.get(&device.added)?.author;
-        let good = self.ticket.fabric.is_of(&graph.fabric())
+        let good = host.terms.fabric.is_of(&graph.fabric())
             && device.agreement == self.party.agreement
             // Roles are ordered from the most to the least.
-            && device.role >= self.ticket.role
+            && device.role >= host.terms.role
             && added_by == host.party.device;
-        good.then_some(Joined { graph, inviter: host.party.clone(), contacts })
+        good.then_some(Joined { graph, inviter: host.party.clone(), contacts: contacts.bounded() })
     }
 
     /// The connection is lost; the same answer can still be had.
@@ -407,12 +550,21 @@ impl Joiner {
         self.phase = Phase::Away { since: now.mono, redial: Some(now.mono + REDIAL_TIME) };
     }
 
+    /// Nobody answers any more.
+    fn give_up(&mut self) {
+        if matches!(self.means, Means::Code(_, Some(_))) {
+            self.reason = Some(Reason::CodeSpent);
+        }
+        self.end(Outcome::CouldNotReach);
+    }
+
     fn leave(&mut self) {
         self.phase = Phase::Over;
         self.outputs.push_back(JoinerOutput::Close);
     }
 
-    fn refuse(&mut self) {
+    fn refuse(&mut self, reason: Reason) {
+        self.reason = Some(reason);
         self.send(PairingMessage::End { ending: Ending::Refused });
         self.end(Outcome::Refused);
     }
@@ -426,4 +578,9 @@ impl Joiner {
     fn send(&mut self, message: PairingMessage) {
         self.outputs.push_back(JoinerOutput::Send(message));
     }
+}
+
+/// What this side begins with that has a code.
+fn opening(share: Share, nonce: &Nonce) -> PairingMessage {
+    PairingMessage::Code { version: PAIRING_VERSION, share, commitment: nonce.commitment() }
 }

@@ -41,6 +41,16 @@ pub(super) enum By {
 impl Claim {
     pub(crate) const GENESIS: Self = Self { by: By::Oneself, removal: false };
     const NONE: Self = Self { by: By::Nobody, removal: false };
+
+    /// Whether its author might say it as an admin or as the root.
+    pub(crate) fn leads(self) -> bool {
+        matches!(self.by, By::Admin | By::Root)
+    }
+
+    /// Whether its author might say it.
+    pub(crate) fn is_some(self) -> bool {
+        self.by != By::Nobody
+    }
 }
 
 /// Settles the claim of a statement of `author` whose ancestors are `past` and add up to `state`.

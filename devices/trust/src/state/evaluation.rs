@@ -205,6 +205,7 @@ impl<'a> Evaluation<'a> {
     fn round(&self) -> Round {
         let removals: Vec<(usize, DeviceId)> =
             self.removals.iter().copied().filter(|(at, _)| !self.answered(*at)).collect();
+        let lost = self.lost();
         // What puts each statement aside.
         let mut aside: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for at in &self.order {
@@ -213,8 +214,10 @@ impl<'a> Evaluation<'a> {
                 let whole = matches!(self.entries[*removal].body, StatementBody::Revoke(_));
                 *subject == entry.author && (whole || entry.claim.by == By::Admin)
             });
-            let by_rotation =
-                self.rotations.iter().filter(|at| self.entries[**at].author == entry.author);
+            let by_rotation = self
+                .rotations
+                .iter()
+                .filter(|at| self.entries[**at].author == entry.author && !lost.contains(**at));
             let causes: Vec<usize> = by_removal
                 .map(|(removal, _)| *removal)
                 .chain(by_rotation.copied())
@@ -224,7 +227,7 @@ impl<'a> Evaluation<'a> {
                 aside.insert(*at, causes);
             }
         }
-        let (lost, forks) = self.forks(&aside);
+        let forks = self.forks(&aside, &lost);
         let frozen_by_fork = |at: usize| {
             let entry = &self.entries[at];
             let fork = forks.get(&entry.author).filter(|_| !self.of_root(at));
@@ -266,8 +269,8 @@ impl<'a> Evaluation<'a> {
         Round { verdicts, forks }
     }
 
-    /// The sides of forks that lost to a `Keep`, and the forks that none answers.
-    fn forks(&self, aside: &BTreeMap<usize, Vec<usize>>) -> (Bits, BTreeMap<DeviceId, usize>) {
+    /// The sides of forks that lost to a `Keep`, with what follows on them.
+    fn lost(&self) -> Bits {
         let standing: Vec<usize> = self
             .answers()
             .filter(|(_, device, cause)| self.entries[*cause].author == **device)
@@ -281,6 +284,11 @@ impl<'a> Evaluation<'a> {
                 lost.insert(*at);
             }
         }
+        lost
+    }
+
+    /// The forks that no `Keep` answers, with their first sides.
+    fn forks(&self, aside: &BTreeMap<usize, Vec<usize>>, lost: &Bits) -> BTreeMap<DeviceId, usize> {
         let mut sides: BTreeMap<(DeviceId, u64), usize> = BTreeMap::new();
         let mut forks: BTreeMap<DeviceId, usize> = BTreeMap::new();
         for at in &self.order {
@@ -304,7 +312,7 @@ impl<'a> Evaluation<'a> {
                 sides.insert((entry.author, entry.seq), *at);
             }
         }
-        (lost, forks)
+        forks
     }
 
     /// Whether what gave the author its right still counts.

@@ -37,6 +37,7 @@ impl Evaluation<'_> {
                 .map(|(at, verdict)| (self.entries[*at].id, *verdict))
                 .collect(),
             roots: self.roots.iter().map(|root| root.key).collect(),
+            successors: BTreeMap::new(),
         };
         for at in &self.order {
             let entry = &self.entries[*at];
@@ -47,6 +48,9 @@ impl Evaluation<'_> {
                 continue;
             }
             let effect = Effect::of(entry);
+            if let Some(Change::Succeeds { device, .. }) = effect.change {
+                state.successors.insert(entry.author, *device);
+            }
             state.generations.extend(effect.generation);
             match effect.rename {
                 Some((None, name)) => state.name = name.clone(),
@@ -70,7 +74,17 @@ impl Evaluation<'_> {
         let counts = |at: &usize| round.verdicts.get(at) == Some(&Verdict::Counts);
         let listed = state.devices.get(id).map(|device| device.added);
         let listed_counts = listed.and_then(|id| state.verdicts.get(&id)) == Some(&Verdict::Counts);
-        let standing = self.standing(round, id);
+        let mut standing = self.standing(round, id);
+        // A key that took the place of one which was put out unseen is out by the same word, so that it is
+        // told why.
+        if verdict == Verdict::Void
+            && matches!(standing, Standing::Active)
+            && matches!(entry.body, StatementBody::Rotate(_))
+            && let Standing::Revoked { by } = self.standing(round, &entry.author)
+            && !self.rotations.iter().any(|at| self.entries[*at].id == by)
+        {
+            standing = Standing::Revoked { by };
+        }
         // One that a thief brought in never belonged, unless somebody has spoken of it since.
         let shown = verdict != Verdict::Void || matches!(standing, Standing::Revoked { .. });
         if listed_counts || (listed.is_some() && verdict != Verdict::Counts) || !shown {
