@@ -1,14 +1,17 @@
 //! The store key, and the file that holds a node's secrets.
 //!
 //! The file is deterministic CBOR: `{0: version, 1: kind, 2: secrets, 3: parameters}`. `secrets`
-//! are the bytes of `{0: store key, 1: device seed}`, wrapped as `kind` says; `parameters` are
-//! bytes that only that kind reads. Kind 0, `file`, wraps nothing and has no parameters.
+//! are the bytes of `{0: store key, 1: device seed, 2: next device seed}`, wrapped as `kind` says;
+//! `parameters` are bytes that only that kind reads. Kind 0, `file`, wraps nothing and has no
+//! parameters. The next device seed is there only while one key takes another's place.
+//!
+//! One walk: [`Wrapping`] says how a new file is to be kept, and [`KeyFile::create`] writes it.
+//! [`LockedFile::read`] reads one without opening it; a passphrase or credential makes its
+//! [`WrappingKey`], and [`LockedFile::open`] gives the [`KeyFile`] with the [`Secrets`]. From then on
+//! each change is a whole new file in the old one's place.
 
 use std::{
-    fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -17,65 +20,26 @@ use thiserror::Error;
 use weft_protocol::codec::{self, DecodeError};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+mod secrets;
+mod wrapping;
+
+pub mod credential;
+pub mod keychain;
+pub mod passphrase;
+
+mod file;
+
+pub use self::{
+    credential::Credential,
+    keychain::Keychain,
+    passphrase::{Cost, Passphrase},
+    secrets::{Secrets, StoreKey},
+    wrapping::{Keeping, Wrapping, WrappingKey},
+};
+pub(crate) use file::{parent, sync_parent};
+
 /// The format that this version writes.
 const VERSION: u64 = 1;
-/// The kind that wraps nothing.
-const FILE: u64 = 0;
-/// A key file has a few hundred bytes whatever wraps it.
-const LEN_MAX: usize = 64 * 1024;
-
-/// The key of one device's store. It never leaves the device.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct StoreKey([u8; 32]);
-
-impl StoreKey {
-    /// The bytes; the caller wipes what it copies.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl From<[u8; 32]> for StoreKey {
-    fn from(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl fmt::Debug for StoreKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StoreKey(..)")
-    }
-}
-
-/// What a node keeps secret about itself. Wiped when dropped.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct Secrets {
-    /// Opens the store.
-    pub store_key: StoreKey,
-    /// The Ed25519 seed of the device key.
-    pub device_seed: [u8; 32],
-}
-
-impl Secrets {
-    /// Draws both from the system.
-    ///
-    /// # Errors
-    ///
-    /// The system has no randomness to give.
-    pub fn generate() -> Result<Self, KeyError> {
-        let mut secrets = Self { store_key: StoreKey([0; 32]), device_seed: [0; 32] };
-        for bytes in [&mut secrets.store_key.0, &mut secrets.device_seed] {
-            getrandom::fill(bytes).map_err(|error| KeyError::Entropy { why: error.to_string() })?;
-        }
-        Ok(secrets)
-    }
-}
-
-impl fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secrets(..)")
-    }
-}
 
 /// Why a key file can't be used.
 #[derive(Debug, Error)]
@@ -112,20 +76,92 @@ pub enum KeyError {
         /// Its format.
         version: u64,
     },
-    /// Wrapped by something that this version has no hand for.
-    #[error("read the key file {}: this home's key is wrapped by {by}, which this version can't open", path.display())]
-    Wrapped {
+    /// Wrapped by something that this version does not know.
+    #[error("read the key file {}: this home's key is wrapped by a kind that this version does not know ({kind})", path.display())]
+    Unknown {
         /// Where it is.
         path: PathBuf,
-        /// What wraps it, in words.
-        by: String,
+        /// The kind's number.
+        kind: u64,
     },
+    /// Wrapped, and no key was given.
+    #[error("open the key file {}: it is wrapped by {by}", path.display())]
+    Locked {
+        /// Where it is.
+        path: PathBuf,
+        /// What wraps it.
+        by: Keeping,
+    },
+    /// The key given does not open it.
+    #[error("open the key file {}: {}", path.display(), wrong(*by))]
+    Wrong {
+        /// Where it is.
+        path: PathBuf,
+        /// What wraps it.
+        by: Keeping,
+    },
+    /// What the kind needs to find the key is damaged.
+    #[error("read the key file's parameters: they are damaged")]
+    Parameters {
+        /// What is wrong with them.
+        source: DecodeError,
+    },
+    /// The file asks for more than any file of this program does.
+    #[error("derive the key: the key file asks for {} MiB of memory, {} times over, which no weft has written", cost.memory_kib / 1024, cost.passes)]
+    TooCostly {
+        /// What it asks for.
+        cost: Cost,
+    },
+    /// The passphrase can't be made into a key.
+    #[error("derive the key: {why}")]
+    Derive {
+        /// What Argon2 says.
+        why: String,
+    },
+    /// Too short to be a new passphrase.
+    #[error("take the passphrase: it has fewer than {} characters", passphrase::CHARS_MIN)]
+    WeakPassphrase,
+    /// The credential can't be read.
+    #[error("read the credential {}", path.display())]
+    Credential {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The credential is no secret that a machine drew.
+    #[error("take the credential {}: it has {len} bytes, and at least {} are needed", path.display(), credential::LEN_MIN)]
+    WeakCredential {
+        /// Where it is.
+        path: PathBuf,
+        /// How many it has.
+        len: usize,
+    },
+    /// There is no keychain, or it does not do what it should.
+    #[error("use the system's keychain: {why}")]
+    Keychain {
+        /// What it says.
+        why: String,
+    },
+    /// There is no next device seed to adopt.
+    #[error("adopt the next device key: none was proposed")]
+    NoNext,
     /// No randomness.
     #[error("make keys: the system gives no randomness: {why}")]
     Entropy {
         /// What the system says.
         why: String,
     },
+}
+
+/// A key that does not open and a file that was changed look the same.
+const fn wrong(by: Keeping) -> &'static str {
+    match by {
+        Keeping::File => "it is damaged",
+        Keeping::Passphrase => "the passphrase is wrong, or the file was changed",
+        Keeping::Keychain => "the keychain's key is another, or the file was changed",
+        Keeping::Credential => "the credential is another, or the file was changed",
+    }
 }
 
 #[derive(Encode, Decode, Zeroize, ZeroizeOnDrop)]
@@ -148,72 +184,157 @@ struct WireSecrets {
     store_key: [u8; 32],
     #[cbor(n(1), with = "minicbor::bytes")]
     device_seed: [u8; 32],
+    #[cbor(n(2), with = "minicbor::bytes")]
+    next_seed: Option<[u8; 32]>,
 }
 
-/// An opened key file.
+/// A key file that was read and not opened.
 #[derive(Debug)]
-pub struct KeyFile {
-    secrets: Secrets,
+pub struct LockedFile {
+    path: PathBuf,
+    keeping: Keeping,
+    version: u64,
+    parameters: Vec<u8>,
+    secrets: Zeroizing<Vec<u8>>,
 }
 
-impl KeyFile {
-    /// Writes `secrets` in plain to a new file of mode 0600, on disk when this returns.
-    ///
-    /// # Errors
-    ///
-    /// Something is at `path` already, or the disk refuses; what was begun is then removed.
-    pub fn create(path: &Path, secrets: Secrets) -> Result<Self, KeyError> {
-        let inner = Zeroizing::new(codec::encode(&WireSecrets {
-            store_key: secrets.store_key.0,
-            device_seed: secrets.device_seed,
-        }));
-        let bytes = Zeroizing::new(codec::encode(&Wire {
-            version: VERSION,
-            kind: FILE,
-            secrets: inner.to_vec(),
-            parameters: Vec::new(),
-        }));
-        let io = |source| KeyError::Io { path: path.to_owned(), source };
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-        let written =
-            file.write_all(&bytes).and_then(|()| file.sync_all()).and_then(|()| sync_parent(path));
-        if let Err(source) = written {
-            if let Err(error) = fs::remove_file(path) {
-                tracing::warn!(%error, "an unfinished key file stays behind");
-            }
-            return Err(io(source));
-        }
-        Ok(Self { secrets })
-    }
-
+impl LockedFile {
     /// Reads the file at `path`.
     ///
     /// # Errors
     ///
-    /// It is not there, others can read it, it is damaged, newer, or wrapped by another kind.
-    pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let io = |source| KeyError::Io { path: path.to_owned(), source };
+    /// It is not there, others can read it, it is damaged, newer, or of a kind that nobody knows.
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        let bytes = file::read(path)?;
         let damaged = |source| KeyError::Damaged { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
-        let mode = file.metadata().map_err(io)?.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.to_owned(), mode });
-        }
-        // The capacity is there from the start, so that growing leaves no copy behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(LEN_MAX + 1));
-        file.take(LEN_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
-        let wire: Wire = codec::decode(&bytes, LEN_MAX).map_err(damaged)?;
+        let mut wire: Wire = codec::decode(&bytes, file::LEN_MAX).map_err(damaged)?;
         if wire.version > VERSION {
             return Err(KeyError::Newer { path: path.to_owned(), version: wire.version });
         }
-        if wire.kind != FILE {
-            return Err(KeyError::Wrapped { path: path.to_owned(), by: wrapper(wire.kind) });
-        }
-        let inner: WireSecrets = codec::decode(&wire.secrets, LEN_MAX).map_err(damaged)?;
-        let secrets =
-            Secrets { store_key: StoreKey(inner.store_key), device_seed: inner.device_seed };
-        Ok(Self { secrets })
+        let unknown = || KeyError::Unknown { path: path.to_owned(), kind: wire.kind };
+        Ok(Self {
+            path: path.to_owned(),
+            keeping: Keeping::numbered(wire.kind).ok_or_else(unknown)?,
+            version: wire.version,
+            parameters: std::mem::take(&mut wire.parameters),
+            secrets: Zeroizing::new(std::mem::take(&mut wire.secrets)),
+        })
+    }
+
+    /// How the secrets are kept.
+    pub const fn keeping(&self) -> Keeping {
+        self.keeping
+    }
+
+    /// The key that a passphrase makes: half a second to a second, whether it is right or wrong.
+    ///
+    /// # Errors
+    ///
+    /// The file is kept in another way, damaged, or asks for too much.
+    pub fn key_of_passphrase(&self, passphrase: &Passphrase) -> Result<WrappingKey, KeyError> {
+        self.expect(Keeping::Passphrase)?;
+        passphrase::key(&self.parameters, passphrase)
+    }
+
+    /// The key that a credential makes.
+    ///
+    /// # Errors
+    ///
+    /// The file is kept in another way, or damaged.
+    pub fn key_of_credential(&self, credential: &Credential) -> Result<WrappingKey, KeyError> {
+        self.expect(Keeping::Credential)?;
+        credential::key(&self.parameters, credential)
+    }
+
+    /// The key that lies in a keychain.
+    ///
+    /// # Errors
+    ///
+    /// The file is kept in another way, or damaged, or the keychain does not give the key.
+    pub fn key_of_keychain(&self, keychain: &Keychain) -> Result<WrappingKey, KeyError> {
+        self.expect(Keeping::Keychain)?;
+        keychain::key(&self.parameters, keychain)
+    }
+
+    /// Takes the key out of a keychain: for a file that is no more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::key_of_keychain`].
+    pub fn forget_in_keychain(&self, keychain: &Keychain) -> Result<(), KeyError> {
+        self.expect(Keeping::Keychain)?;
+        keychain::forget(&self.parameters, keychain)
+    }
+
+    fn expect(&self, keeping: Keeping) -> Result<(), KeyError> {
+        if self.keeping == keeping { Ok(()) } else { Err(self.locked()) }
+    }
+
+    fn locked(&self) -> KeyError {
+        KeyError::Locked { path: self.path.clone(), by: self.keeping }
+    }
+
+    /// Opens it; a file that is wrapped by nothing needs no key.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Locked`] without the key that it needs, [`KeyError::Wrong`] with another one; or what
+    /// is inside is damaged.
+    pub fn open(&self, key: Option<WrappingKey>) -> Result<KeyFile, KeyError> {
+        let parameters = self.parameters.clone();
+        let wrapping = match (self.keeping, key) {
+            (Keeping::File, _) => Wrapping::file(),
+            (keeping, Some(key)) => Wrapping::keyed(keeping, parameters, key),
+            (Keeping::Passphrase | Keeping::Keychain | Keeping::Credential, None) => {
+                return Err(self.locked());
+            }
+        };
+        let wrong = || KeyError::Wrong { path: self.path.clone(), by: self.keeping };
+        let plain = wrapping.open(self.version, &self.secrets).ok_or_else(wrong)?;
+        let damaged = |source| KeyError::Damaged { path: self.path.clone(), source };
+        let inner: WireSecrets = codec::decode(&plain, file::LEN_MAX).map_err(damaged)?;
+        Ok(KeyFile {
+            path: self.path.clone(),
+            wrapping,
+            secrets: Secrets {
+                store_key: StoreKey::from(inner.store_key),
+                device_seed: inner.device_seed,
+            },
+            next_seed: inner.next_seed.map(Zeroizing::new),
+        })
+    }
+}
+
+/// An opened key file. Each change is on the disk when it returns; if it fails, the file is what it was,
+/// or already what it should become.
+#[derive(Debug)]
+pub struct KeyFile {
+    path: PathBuf,
+    wrapping: Wrapping,
+    secrets: Secrets,
+    next_seed: Option<Zeroizing<[u8; 32]>>,
+}
+
+impl KeyFile {
+    /// Writes `secrets`, wrapped, to a new file of mode 0600, on disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Something is at `path` already, or the disk refuses; what was begun is then removed.
+    pub fn create(path: &Path, secrets: Secrets, wrapping: Wrapping) -> Result<Self, KeyError> {
+        let made = Self { path: path.to_owned(), wrapping, secrets, next_seed: None };
+        let bytes = encoded(&made.wrapping, &made.secrets, None)?;
+        file::create(path, &bytes).map_err(|source| made.io(source))?;
+        Ok(made)
+    }
+
+    /// Reads the file at `path`, which is wrapped by nothing.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, others can read it, it is damaged, newer, or wrapped.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        LockedFile::read(path)?.open(None)
     }
 
     /// What the file holds.
@@ -221,109 +342,113 @@ impl KeyFile {
         &self.secrets
     }
 
+    /// The seed that is to take the device seed's place, while there is one.
+    pub fn next_seed(&self) -> Option<&[u8; 32]> {
+        self.next_seed.as_deref()
+    }
+
+    /// How the secrets are kept.
+    pub const fn keeping(&self) -> Keeping {
+        self.wrapping.keeping()
+    }
+
     /// How the secrets are kept, in words for status and stderr, to stand after `keys: `.
     pub const fn describe(&self) -> &'static str {
-        "file (whoever has the disk reads all)"
+        self.keeping().describe()
+    }
+
+    /// Keeps the same secrets in another way from now on.
+    ///
+    /// # Errors
+    ///
+    /// The disk or the system's randomness refuses.
+    pub fn rewrap(&mut self, wrapping: Wrapping) -> Result<(), KeyError> {
+        self.write(&wrapping, &self.secrets, self.next_seed.as_deref())?;
+        self.wrapping = wrapping;
+        Ok(())
+    }
+
+    /// Puts a seed beside the device seed, which is to take its place; one that was proposed before is
+    /// forgotten. After a crash [`Self::next_seed`] has it, and whoever proposed it decides.
+    ///
+    /// # Errors
+    ///
+    /// The disk or the system's randomness refuses.
+    pub fn propose_next(&mut self, seed: [u8; 32]) -> Result<(), KeyError> {
+        let seed = Zeroizing::new(seed);
+        self.write(&self.wrapping, &self.secrets, Some(&*seed))?;
+        self.next_seed = Some(seed);
+        Ok(())
+    }
+
+    /// Makes the proposed seed the device seed; the one before is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::NoNext`], or the disk or the system's randomness refuses.
+    pub fn adopt_next(&mut self) -> Result<(), KeyError> {
+        let seed = self.next_seed.as_deref().ok_or(KeyError::NoNext)?;
+        let secrets = Secrets { device_seed: *seed, store_key: self.secrets.store_key.clone() };
+        self.write(&self.wrapping, &secrets, None)?;
+        self.secrets = secrets;
+        self.next_seed = None;
+        Ok(())
+    }
+
+    /// Forgets the proposed seed.
+    ///
+    /// # Errors
+    ///
+    /// The disk or the system's randomness refuses.
+    pub fn forget_next(&mut self) -> Result<(), KeyError> {
+        self.write(&self.wrapping, &self.secrets, None)?;
+        self.next_seed = None;
+        Ok(())
+    }
+
+    /// Removes the half of a change that a crash left beside the file at `path`. For whoever holds the
+    /// home: nobody else may be changing it.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses.
+    pub fn forget_unfinished(path: &Path) -> Result<(), KeyError> {
+        file::forget_unfinished(path)
+            .map_err(|source| KeyError::Io { path: path.to_owned(), source })
+    }
+
+    fn write(
+        &self,
+        wrapping: &Wrapping,
+        secrets: &Secrets,
+        next_seed: Option<&[u8; 32]>,
+    ) -> Result<(), KeyError> {
+        let bytes = encoded(wrapping, secrets, next_seed)?;
+        file::replace(&self.path, &bytes).map_err(|source| self.io(source))
+    }
+
+    fn io(&self, source: io::Error) -> KeyError {
+        KeyError::Io { path: self.path.clone(), source }
     }
 }
 
-/// The wrapping kinds by number, in words.
-fn wrapper(kind: u64) -> String {
-    match kind {
-        1 => "a passphrase".to_owned(),
-        2 => "the system's keychain".to_owned(),
-        3 => "a systemd credential".to_owned(),
-        other => format!("a kind that it does not know ({other})"),
-    }
-}
-
-/// Makes a new name in the folder of `path` survive a power cut.
-pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
-    File::open(parent(path))?.sync_all()
-}
-
-/// The folder of `path`; `.` for a bare name.
-pub(crate) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    }
+fn encoded(
+    wrapping: &Wrapping,
+    secrets: &Secrets,
+    next_seed: Option<&[u8; 32]>,
+) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let inner = Zeroizing::new(codec::encode(&WireSecrets {
+        store_key: *secrets.store_key.as_bytes(),
+        device_seed: secrets.device_seed,
+        next_seed: next_seed.copied(),
+    }));
+    Ok(Zeroizing::new(codec::encode(&Wire {
+        version: VERSION,
+        kind: wrapping.keeping().number(),
+        secrets: wrapping.seal(VERSION, &inner)?,
+        parameters: wrapping.parameters().to_vec(),
+    })))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn secrets() -> Secrets {
-        Secrets { store_key: StoreKey([7; 32]), device_seed: [9; 32] }
-    }
-
-    #[test]
-    fn what_is_created_loads_and_is_not_overwritten() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("key");
-        KeyFile::create(&path, secrets()).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-        let loaded = KeyFile::load(&path).unwrap();
-        assert_eq!(loaded.secrets(), &secrets());
-        assert_eq!(loaded.describe(), "file (whoever has the disk reads all)");
-        assert!(matches!(
-            KeyFile::create(&path, Secrets::generate().unwrap()),
-            Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists
-        ));
-        assert_eq!(KeyFile::load(&path).unwrap().secrets(), &secrets());
-    }
-
-    #[test]
-    fn the_format_stands() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("key");
-        KeyFile::create(&path, secrets()).unwrap();
-        let mut expected = vec![0xa4, 0x00, 0x01, 0x01, 0x00, 0x02, 0x58, 71, 0xa2];
-        expected.extend([&[0x00, 0x58, 32][..], &[7; 32], &[0x01, 0x58, 32], &[9; 32]].concat());
-        expected.extend([0x03, 0x40]);
-        assert_eq!(fs::read(&path).unwrap(), expected);
-    }
-
-    #[test]
-    fn one_that_others_can_read_is_refused_with_the_command_to_mend_it() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("key");
-        KeyFile::create(&path, secrets()).unwrap();
-        for mode in [0o640, 0o604, 0o602] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let error = KeyFile::load(&path).unwrap_err();
-            let text = error.to_string();
-            assert!(matches!(error, KeyError::Exposed { .. }), "{text}");
-            assert!(text.contains(&format!("run `chmod 600 {}`", path.display())), "{text}");
-        }
-    }
-
-    #[test]
-    fn wrapped_newer_and_damaged_files_are_told_apart() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("key");
-        KeyFile::create(&path, secrets()).unwrap();
-        let good = fs::read(&path).unwrap();
-        let load_with = |at: usize, byte: u8| {
-            let mut bytes = good.clone();
-            bytes[at] = byte;
-            fs::write(&path, bytes).unwrap();
-            KeyFile::load(&path).unwrap_err().to_string()
-        };
-        assert!(load_with(2, 0x02).contains("made by a newer weft (format 2)"));
-        assert!(load_with(4, 0x01).contains("wrapped by a passphrase, which this version can't"));
-        assert!(load_with(4, 0x17).contains("a kind that it does not know (23)"));
-        assert!(load_with(0, 0xa5).contains("it is damaged"));
-        for len in 0..good.len() {
-            fs::write(&path, &good[..len]).unwrap();
-            assert!(matches!(KeyFile::load(&path), Err(KeyError::Damaged { .. })), "{len}");
-        }
-    }
-
-    #[test]
-    fn debug_shows_nothing() {
-        assert_eq!(format!("{:?}", secrets()), "Secrets(..)");
-        assert_eq!(format!("{:?}", StoreKey([7; 32])), "StoreKey(..)");
-    }
-}
+mod tests;

@@ -1,13 +1,15 @@
 //! The encrypted store on disk: rows by table, scope and item, in one redb file that shows none of
 //! them.
 //!
-//! One walk: [`KeyFile`](key::KeyFile) yields the [`StoreKey`](key::StoreKey); [`Store::open`]
-//! takes the file's lock, verifies every page, unseals the header. A [`Batch`] given to a
-//! [`Writer`] joins the queue of the one writer thread. The thread takes what has queued up as one
-//! group, seals each value under its row, commits the group in one redb transaction, and calls
-//! each batch's `on_done` in the order of submission: for [`Durability::Synced`] after the fsync,
-//! for [`Durability::Ordered`] before it, with the fsync at most 50 ms behind. Reads are
-//! snapshots, block on no writer, and see whatever has been acknowledged.
+//! One walk: [`LockedFile`](key::LockedFile) is the home's secrets as they lie on the disk, wrapped by
+//! a passphrase, a keychain's key, a systemd credential or nothing; opened, it is a
+//! [`KeyFile`](key::KeyFile) that yields the [`StoreKey`](key::StoreKey). [`Store::open`] takes the
+//! store's lock, verifies every page, unseals the header. A [`Batch`] given to a [`Writer`] joins the
+//! queue of the one writer thread. The thread takes what has queued up as one group, seals each value
+//! under its row, commits the group in one redb transaction, and calls each batch's `on_done` in the
+//! order of submission: for [`Durability::Synced`] after the fsync, for [`Durability::Ordered`] before
+//! it, with the fsync at most 50 ms behind. Reads are snapshots, block on no writer, and see whatever
+//! has been acknowledged.
 //!
 //! After the first write that fails, the disk gets no more bytes from this process: what it holds
 //! is what a crash at that moment would have left. Later batches fail with the reason, reads go on.
@@ -19,8 +21,8 @@
 //! the newest commit from a commit that a crash tore, if the process crashes as well: both end at
 //! the commit before. (Commits in two phases would tell, at a second fsync for each.)
 //!
-//! Deliberately not here: what rows mean, keys of the fabric, wrapping of the store key by a
-//! passphrase or keychain (the key file has the room for it), and blobs as files.
+//! Deliberately not here: what rows mean, keys of the fabric, asking a person for a passphrase, and
+//! blobs as files.
 //!
 //! [`Durability::Synced`]: weft_protocol::row::Durability::Synced
 //! [`Durability::Ordered`]: weft_protocol::row::Durability::Ordered
