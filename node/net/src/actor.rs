@@ -29,6 +29,7 @@ use weft_protocol::{
 use self::{connections::Connection, streams::Stream};
 use crate::{
     Command, Config, Disconnection, Event, Reach, StartError, TurnedAway, address,
+    allowance::Allowances,
     book::AddressBook,
     gate::Refusal,
     peer,
@@ -104,6 +105,7 @@ pub(crate) struct NetActor {
     connections: HashMap<ConnectionId, Connection>,
     streams: HashMap<StreamId, Stream>,
     starts: Starts,
+    allowances: Allowances,
     listening: Vec<String>,
 }
 
@@ -151,6 +153,7 @@ impl NetActor {
             connections: HashMap::new(),
             streams: HashMap::new(),
             starts: Starts::default(),
+            allowances: Allowances::default(),
             listening: Vec::new(),
         })
     }
@@ -253,9 +256,10 @@ impl NetActor {
         let peers = members.iter().filter_map(|device| peer::peer_id(device.as_bytes())).collect();
         self.swarm.behaviour_mut().gate.set_members(peers);
         self.book.retain_sighted(&members);
-        self.starts.retain(|device| {
-            members.contains(device) || self.connections.values().any(|c| c.device == *device)
-        });
+        let connected: BTreeSet<DeviceId> = self.connections.values().map(|c| c.device).collect();
+        let is_known = |device: &DeviceId| members.contains(device) || connected.contains(device);
+        self.starts.retain(is_known);
+        self.allowances.retain(is_known);
         self.redial_input(redial::Input::Members(members.clone()));
         self.members = members;
         for id in self.connection_ids(|_| true) {

@@ -5,19 +5,23 @@ use std::{io, sync::Arc};
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use thiserror::Error;
 use tokio_util::codec::{Decoder, Encoder};
-use weft_protocol::frame::{FRAME_BYTES_MAX, STRANGER_BYTES_MAX};
+use weft_protocol::frame::{FRAME_BYTES_MAX, STRANGER_BYTES_MAX, STRANGER_IDS_BYTES_MAX};
 
 use crate::gate::Access;
 
 /// How far a buffer grows at a time, so that a length alone makes nobody hold a whole frame.
 const RESERVE_BYTES_MAX: usize = 64 << 10;
 
+/// The most bytes that a stranger may send in all: what it names, and what it presents. Which of
+/// these it sends is for the reader of the frames to judge.
+const FROM_STRANGER_BYTES_MAX: usize = STRANGER_IDS_BYTES_MAX + STRANGER_BYTES_MAX;
+
 /// Why a stream yields no further frame.
 #[derive(Debug, Error)]
 pub(crate) enum FrameError {
     #[error("a frame of {len} bytes, over {max}")]
     TooLong { len: usize, max: usize },
-    #[error("more than {STRANGER_BYTES_MAX} bytes from a stranger")]
+    #[error("more than {FROM_STRANGER_BYTES_MAX} bytes from a stranger")]
     TooManyBytes,
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -27,7 +31,7 @@ pub(crate) enum FrameError {
 #[derive(Debug)]
 pub(crate) enum Limit {
     /// Frames of at most [`FRAME_BYTES_MAX`], and as long as the peer is a stranger
-    /// [`STRANGER_BYTES_MAX`] in all.
+    /// [`FROM_STRANGER_BYTES_MAX`] in all.
     Access(Arc<Access>),
     /// Frames of at most so many bytes.
     Frame(usize),
@@ -63,7 +67,7 @@ impl Decoder for FrameCodec {
             return Err(FrameError::TooLong { len, max });
         }
         let total = len + head.len();
-        if is_stranger && self.bytes_read + total > STRANGER_BYTES_MAX {
+        if is_stranger && self.bytes_read + total > FROM_STRANGER_BYTES_MAX {
             return Err(FrameError::TooManyBytes);
         }
         if buffer.len() < total {
@@ -162,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_stranger_may_send_so_many_bytes_in_all_until_it_belongs() {
-        let half = STRANGER_BYTES_MAX / 2 - 4;
+        let half = FROM_STRANGER_BYTES_MAX / 2 - 4;
         let access = Arc::new(Access::new(false));
         let mut codec = FrameCodec::new(Limit::Access(Arc::clone(&access)));
         let mut buffer = wire(&[half, half, 0]);

@@ -14,7 +14,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libp2p::{
@@ -34,8 +34,9 @@ use libp2p::{
     },
 };
 use thiserror::Error;
+use weft_protocol::time::Timestamp;
 
-use crate::address;
+use crate::{address, arrivals::Arrivals, muxer::Members};
 
 /// How long a stream may take to open, its hello included.
 pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -112,11 +113,21 @@ struct Pass {
     stranger: Option<IpAddr>,
 }
 
+/// Who stands before the gate: handshakes under way, and how often strangers came from where.
+#[derive(Debug)]
+struct Door {
+    pending: HashMap<ConnectionId, IpAddr>,
+    pending_for_ip_max: usize,
+    arrivals: Arrivals,
+    started: Instant,
+}
+
 /// The behaviour.
 #[derive(Debug)]
 pub(crate) struct Gate {
     terms: Arc<Terms>,
-    members: HashSet<PeerId>,
+    members: Members,
+    door: Option<Door>,
     passes: HashMap<ConnectionId, Pass>,
     events: VecDeque<ToSwarm<GateEvent, StreamProtocol>>,
 }
@@ -125,10 +136,27 @@ impl Gate {
     pub(crate) fn new(terms: Terms) -> Self {
         Self {
             terms: Arc::new(terms),
-            members: HashSet::new(),
+            members: Members::default(),
+            door: None,
             passes: HashMap::new(),
             events: VecDeque::new(),
         }
+    }
+
+    /// Bounds the handshakes under way from one source address, and how often strangers come from it.
+    pub(crate) fn with_door(mut self, pending_for_ip_max: usize) -> Self {
+        self.door = Some(Door {
+            pending: HashMap::new(),
+            pending_for_ip_max,
+            arrivals: Arrivals::default(),
+            started: Instant::now(),
+        });
+        self
+    }
+
+    /// Who belongs, now and later.
+    pub(crate) fn members(&self) -> Members {
+        self.members.clone()
     }
 
     /// Replaces the members, and promotes the connections of those who became one.
@@ -139,7 +167,7 @@ impl Gate {
             pass.access.promote();
             pass.stranger = None;
         }
-        self.members = members;
+        self.members.replace(members);
     }
 
     /// What the connection may do.
@@ -175,6 +203,12 @@ impl Gate {
             if strangers().count() >= self.terms.strangers_max {
                 return Err(ConnectionDenied::new(Refusal::TooMany));
             }
+            if let Some(door) = &mut self.door {
+                let now = Timestamp::ZERO + door.started.elapsed();
+                if !door.arrivals.arrived(ip, now) {
+                    return Err(ConnectionDenied::new(Refusal::TooManyFromAddress));
+                }
+            }
         }
         let access = Arc::new(Access::new(member));
         self.passes.insert(connection, Pass { peer, access: Arc::clone(&access), stranger });
@@ -191,6 +225,21 @@ impl NetworkBehaviour for Gate {
     type ConnectionHandler = Handler;
     type ToSwarm = GateEvent;
 
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let Some(door) = &mut self.door else { return Ok(()) };
+        let ip = source(remote);
+        if door.pending.values().filter(|other| **other == ip).count() >= door.pending_for_ip_max {
+            return Err(ConnectionDenied::new(Refusal::TooManyFromAddress));
+        }
+        door.pending.insert(connection, ip);
+        Ok(())
+    }
+
     fn handle_established_inbound_connection(
         &mut self,
         connection: ConnectionId,
@@ -198,9 +247,10 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        // Each listener has an IP address; should one not, its strangers share a count.
-        let ip = address::source(remote).unwrap_or(IpAddr::from([0; 4]));
-        self.admit(connection, peer, Some(ip))
+        if let Some(door) = &mut self.door {
+            door.pending.remove(&connection);
+        }
+        self.admit(connection, peer, Some(source(remote)))
     }
 
     fn handle_established_outbound_connection(
@@ -227,6 +277,9 @@ impl NetworkBehaviour for Gate {
             _ => return,
         };
         self.passes.remove(&gone);
+        if let Some(door) = &mut self.door {
+            door.pending.remove(&gone);
+        }
     }
 
     fn on_connection_handler_event(
@@ -243,6 +296,11 @@ impl NetworkBehaviour for Gate {
         // No waker: the swarm's owner polls it again after each call.
         self.events.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
+}
+
+/// Each listener has an IP address; should one not, its strangers share a count.
+fn source(remote: &Multiaddr) -> IpAddr {
+    address::source(remote).unwrap_or(IpAddr::from([0; 4]))
 }
 
 /// The protocols that one negotiation takes.

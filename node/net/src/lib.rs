@@ -2,8 +2,8 @@
 //!
 //! [`Net`] starts one task that owns the main swarm. It listens on QUIC and on TCP (Noise, Yamux)
 //! at one port number, lets members in, and gives strangers identify, ping and one bounded stream
-//! of trust; [`pairing`] is the second, short-lived endpoint with a throw-away key. No type of
-//! libp2p leaves this crate: devices are [`DeviceId`]s, addresses are multiaddrs as text.
+//! of trust; [`pairing`] is the second, short-lived endpoint with a throw-away key, and [`recovery`]
+//! dials devices for a machine that has nothing but the recovery words. No type of libp2p leaves this crate: devices are [`DeviceId`]s, addresses are multiaddrs as text.
 //!
 //! One walk through the loop: a [`Command`] changes what is wanted (members, addresses, a frame to
 //! send); what falls due fires (a stranger's time is up, a member is dialled again); what streams
@@ -15,6 +15,10 @@
 //! connection lives is opened again by whoever opened it; a connection that is lost is dialled
 //! again by both sides. When this machine's own network comes back or is another, or the machine
 //! has slept, whoever is not connected is dialled at once, and whoever is must give a sign of life.
+//!
+//! What anybody may take of this node is bounded before it is anybody's turn: handshakes and
+//! strangers, in all and from each address (`gate`, `arrivals`), a stranger's streams and bytes
+//! (`muxer`, `frame`), and of members, too, the frames of each protocol (`allowance`).
 //!
 //! What goes slow goes alone: each stream has its own task and a bounded queue, a full queue
 //! closes that stream, and events to a slow node hold back what the streams read, never a command.
@@ -30,13 +34,17 @@
 
 mod actor;
 mod address;
+mod allowance;
+mod arrivals;
 mod book;
 mod frame;
 mod gate;
 #[cfg(any(target_os = "linux", target_os = "android", test))]
 mod interfaces;
+mod muxer;
 pub mod pairing;
 mod peer;
+pub mod recovery;
 mod redial;
 mod reopen;
 mod rivals;
@@ -208,7 +216,8 @@ pub enum Event {
         /// Why.
         reason: StreamEnd,
     },
-    /// A member answered a ping.
+    /// A member answered a ping: the first of its connection, or one that took noticeably more or less
+    /// than what was told last.
     RoundTrip {
         /// The device.
         device: DeviceId,
@@ -286,6 +295,12 @@ pub enum TurnedAway {
     /// It sent more than a stranger may.
     #[error("too many bytes")]
     TooManyBytes,
+    /// It sent more frames, or opened more streams, than an honest peer does.
+    #[error("too many frames")]
+    TooManyFrames,
+    /// What it sends is no message.
+    #[error("what it sends is no message")]
+    Malformed,
     /// Too many strangers are connected.
     #[error("too many strangers")]
     TooMany,

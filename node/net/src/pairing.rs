@@ -4,19 +4,25 @@
 //! swarm. The transport's handshake proves both ends' [`EndpointId`]s; everything else about
 //! trust is said in the frames, and decided by who reads them.
 //!
-//! One connection carries one stream, opened by who dials. Frames take [`PAIR_FRAME_BYTES_MAX`]
+//! An endpoint that is announced answers mDNS, so that who has a code and no address finds it by
+//! [`pair_find`].
+//!
+//! One connection carries one stream, opened by who dials. Frames take [`PAIRING_FRAME_BYTES_MAX`]
 //! at most.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
 use futures::{SinkExt as _, StreamExt as _};
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, connection_limits,
+    Multiaddr, PeerId, StreamProtocol, Swarm, connection_limits, mdns,
     multiaddr::Protocol,
-    swarm::{ConnectionId, DialError, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
+    swarm::{
+        ConnectionId, DialError, NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle,
+        dial_opts::DialOpts,
+    },
 };
 use thiserror::Error;
 use tokio::{
@@ -27,7 +33,7 @@ use tokio_util::{
     codec::Framed,
     compat::{Compat, FuturesAsyncReadCompatExt as _},
 };
-use weft_protocol::id::EndpointId;
+use weft_protocol::{id::EndpointId, pairing::PAIRING_FRAME_BYTES_MAX};
 
 use crate::{
     Reach, StartError, address,
@@ -36,9 +42,6 @@ use crate::{
     peer, swarm,
 };
 
-/// The most bytes of one frame of pairing.
-pub const PAIR_FRAME_BYTES_MAX: usize = 64 << 10;
-
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/weft/pair/1");
 
 /// Connections at once. One joiner is expected; the rest is whoever else is on the network.
@@ -46,6 +49,10 @@ const CONNECTIONS_MAX: u32 = 16;
 
 /// Connections at once from one IP address, so that one stranger does not fill the endpoint.
 const CONNECTIONS_FOR_IP_MAX: usize = 4;
+
+/// Endpoints of a local network that are dialled in one search. Of a hundred that are open at once
+/// hardly one has the number of another; somebody may announce many that do.
+const FOUND_MAX: usize = 8;
 
 /// How long the listeners may take to report where they listen.
 const LISTEN_TIME: Duration = Duration::from_secs(2);
@@ -62,12 +69,24 @@ const FINISH_TIME: Duration = Duration::from_secs(2);
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     limits: connection_limits::Behaviour,
+    mdns: Toggle<mdns::tokio::Behaviour>,
     gate: Gate,
 }
 
-fn build(seed: [u8; 32], offered: Vec<StreamProtocol>) -> Result<Swarm<Behaviour>, StartError> {
+/// `mdns`: whether it answers and asks the local network.
+fn build(
+    seed: [u8; 32],
+    offered: Vec<StreamProtocol>,
+    mdns: bool,
+) -> Result<Swarm<Behaviour>, StartError> {
+    let key = peer::keypair(seed);
+    let mdns = mdns
+        .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), key.public().to_peer_id()))
+        .transpose()
+        .map_err(|error| StartError::SetUp { what: "mDNS", source: error.into() })?;
     let behaviour = Behaviour {
         limits: swarm::limits(CONNECTIONS_MAX),
+        mdns: Toggle::from(mdns),
         gate: Gate::new(Terms {
             member: Vec::new(),
             stranger: offered,
@@ -75,7 +94,7 @@ fn build(seed: [u8; 32], offered: Vec<StreamProtocol>) -> Result<Swarm<Behaviour
             strangers_for_ip_max: CONNECTIONS_FOR_IP_MAX,
         }),
     };
-    swarm::build(peer::keypair(seed), behaviour)
+    swarm::build(key, behaviour)
 }
 
 /// An open pairing endpoint. Dropping it ends its swarm, and with it all its streams.
@@ -100,7 +119,20 @@ impl PairListener {
     ///
     /// The system refuses a socket.
     pub async fn open(seed: [u8; 32], reach: Reach) -> Result<Self, StartError> {
-        let mut swarm = build(seed, vec![PROTOCOL])?;
+        Self::listen(seed, reach, false).await
+    }
+
+    /// The same, and the local network is told of it while it is open; not on [`Reach::Loopback`].
+    ///
+    /// # Errors
+    ///
+    /// The system refuses a socket.
+    pub async fn announce(seed: [u8; 32], reach: Reach) -> Result<Self, StartError> {
+        Self::listen(seed, reach, reach == Reach::Lan).await
+    }
+
+    async fn listen(seed: [u8; 32], reach: Reach, mdns: bool) -> Result<Self, StartError> {
+        let mut swarm = build(seed, vec![PROTOCOL], mdns)?;
         swarm::listen(&mut swarm, reach, 0)?;
         let id = endpoint_id(swarm.local_peer_id()).expect("an Ed25519 key stands in its id");
         let addresses = listening(&mut swarm, reach).await;
@@ -212,9 +244,9 @@ pub enum PairDialError {
     #[error("dial the pairing endpoint: another one answers at its address")]
     OtherEndpoint,
     /// It does not answer.
-    #[error("dial the pairing endpoint: {why}")]
+    #[error("dial the pairing endpoint: nobody answers at its addresses")]
     Unreachable {
-        /// What the transport said.
+        /// What the transport said, for those who look for a fault.
         why: String,
     },
     /// It does not speak the protocol of pairing.
@@ -244,9 +276,124 @@ pub async fn pair_dial(
     addresses: &[String],
     patience: Duration,
 ) -> Result<PairStream, PairDialError> {
-    let mut swarm = build(seed, Vec::new())?;
+    let mut swarm = build(seed, Vec::new(), false)?;
     let dialled = timeout(patience, dial(&mut swarm, target, addresses)).await;
     let (stream, local) = dialled.map_err(|_| PairDialError::TimedOut)??;
+    Ok(carried(swarm, local, target, stream))
+}
+
+/// Finds an endpoint that `is_it` takes, at `addresses` or, where there are none, on the local
+/// network, and connects to it with the key of `seed` as its own.
+///
+/// Dropping the future looks no longer.
+///
+/// # Errors
+///
+/// None was reached within `patience`, or none of those at the addresses is it.
+pub async fn pair_find(
+    seed: [u8; 32],
+    is_it: impl Fn(&EndpointId) -> bool,
+    addresses: &[String],
+    patience: Duration,
+) -> Result<PairStream, PairDialError> {
+    let mut swarm = build(seed, Vec::new(), addresses.is_empty())?;
+    let found = timeout(patience, find(&mut swarm, is_it, addresses)).await;
+    let (stream, local, remote) = found.map_err(|_| PairDialError::TimedOut)??;
+    Ok(carried(swarm, local, remote, stream))
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "libp2p's events and errors may grow; what is not named ends in the patience"
+)]
+async fn find(
+    swarm: &mut Swarm<Behaviour>,
+    is_it: impl Fn(&EndpointId) -> bool,
+    addresses: &[String],
+) -> Result<(libp2p::Stream, EndpointId, EndpointId), PairDialError> {
+    let local = endpoint_id(swarm.local_peer_id()).expect("an Ed25519 key stands in its id");
+    // How many dials are under way at given addresses; on the local network more may always come.
+    let mut under_way = 0;
+    for address in addresses.iter().filter_map(|text| address::parse(text, Reach::Lan)) {
+        let opts = DialOpts::unknown_peer_id().address(address).build();
+        under_way += usize::from(swarm.dial(opts).is_ok());
+    }
+    if under_way == 0 && !addresses.is_empty() {
+        return Err(PairDialError::NoAddress);
+    }
+    let mut peers: HashMap<ConnectionId, EndpointId> = HashMap::new();
+    let mut dialled: BTreeSet<EndpointId> = BTreeSet::new();
+    let mut last = PairDialError::TimedOut;
+    loop {
+        if under_way == 0 && peers.is_empty() && !addresses.is_empty() {
+            return Err(last);
+        }
+        match swarm.select_next_some().await {
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
+                for peer in found.iter().map(|(peer, _)| *peer) {
+                    let is_new = |id: &EndpointId| is_it(id) && dialled.len() < FOUND_MAX;
+                    let id = endpoint_id(&peer).filter(is_new);
+                    if !id.is_some_and(|id| dialled.insert(id)) {
+                        continue;
+                    }
+                    let at = found.iter().filter(|(of, _)| *of == peer);
+                    let at: Vec<_> = at
+                        .filter_map(|(_, at)| address::parse(&at.to_string(), Reach::Lan))
+                        .collect();
+                    if let Err(error) = swarm.dial(DialOpts::peer_id(peer).addresses(at).build()) {
+                        tracing::debug!(%error, "an endpoint that was found is not dialled");
+                    }
+                }
+            }
+            SwarmEvent::ConnectionEstablished { connection_id, peer_id, .. } => {
+                under_way = under_way.saturating_sub(1);
+                match endpoint_id(&peer_id).filter(&is_it) {
+                    Some(remote) if peers.is_empty() => {
+                        peers.insert(connection_id, remote);
+                        swarm.behaviour_mut().gate.open(connection_id, PROTOCOL);
+                    }
+                    // By QUIC and by TCP alike: one is enough.
+                    Some(_) => drop(swarm.close_connection(connection_id)),
+                    None => {
+                        last = PairDialError::OtherEndpoint;
+                        swarm.close_connection(connection_id);
+                    }
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { error, .. } => {
+                under_way = under_way.saturating_sub(1);
+                if !matches!(last, PairDialError::OtherEndpoint) {
+                    last = PairDialError::Unreachable { why: error.to_string() };
+                }
+            }
+            SwarmEvent::ConnectionClosed { connection_id, .. } => {
+                peers.remove(&connection_id);
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Gate(event)) => match event.outcome {
+                Negotiated::Outbound(stream) => {
+                    if let Some(remote) = peers.get(&event.connection) {
+                        return Ok((stream, local, *remote));
+                    }
+                }
+                Negotiated::Failed(why) => {
+                    last = PairDialError::Refused { why };
+                    peers.remove(&event.connection);
+                    swarm.close_connection(event.connection);
+                }
+                Negotiated::Inbound(_) => {}
+            },
+            _ => {}
+        }
+    }
+}
+
+/// A stream whose swarm lives as long as it does.
+fn carried(
+    mut swarm: Swarm<Behaviour>,
+    local: EndpointId,
+    target: EndpointId,
+    stream: libp2p::Stream,
+) -> PairStream {
     let (open, closed) = oneshot::channel();
     tokio::spawn(async move {
         let carry = async {
@@ -260,7 +407,7 @@ pub async fn pair_dial(
         }
         linger(swarm).await;
     });
-    Ok(PairStream::new(local, target, stream, Some(open)))
+    PairStream::new(local, target, stream, Some(open))
 }
 
 #[expect(
@@ -309,8 +456,8 @@ async fn dial(
 /// Why a frame of pairing was not sent.
 #[derive(Debug, Error)]
 pub enum PairSendError {
-    /// It is longer than [`PAIR_FRAME_BYTES_MAX`].
-    #[error("send a frame of {len} bytes: at most {PAIR_FRAME_BYTES_MAX} are taken")]
+    /// It is longer than [`PAIRING_FRAME_BYTES_MAX`].
+    #[error("send a frame of {len} bytes: at most {PAIRING_FRAME_BYTES_MAX} are taken")]
     TooLong {
         /// Its length.
         len: usize,
@@ -342,7 +489,7 @@ impl PairStream {
         stream: libp2p::Stream,
         open: Option<oneshot::Sender<()>>,
     ) -> Self {
-        let codec = FrameCodec::new(Limit::Frame(PAIR_FRAME_BYTES_MAX));
+        let codec = FrameCodec::new(Limit::Frame(PAIRING_FRAME_BYTES_MAX));
         Self { local, remote, framed: Framed::new(stream.compat(), codec), _open: open }
     }
 
@@ -389,4 +536,45 @@ impl PairStream {
 
 fn endpoint_id(peer: &PeerId) -> Option<EndpointId> {
     peer::key(peer).map(EndpointId::from_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn an_endpoint_is_found_at_an_address_without_its_name() {
+        let mut listener = PairListener::announce([1; 32], Reach::Loopback).await.unwrap();
+        let (wanted, addresses) = (listener.id, listener.addresses.clone());
+        let found = tokio::spawn(async move {
+            pair_find([2; 32], |id| *id == wanted, &addresses, PATIENCE).await.unwrap()
+        });
+        let mut theirs = listener.incoming.recv().await.expect("it comes");
+        theirs.send(b"hello".to_vec()).await.unwrap();
+        let mut ours = found.await.unwrap();
+        assert_eq!((ours.remote, theirs.remote), (listener.id, ours.local));
+        assert_eq!(ours.recv().await, Some(b"hello".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_is_not_meant_is_left_at_once() {
+        let listener = PairListener::open([1; 32], Reach::Loopback).await.unwrap();
+        let refused = pair_find([2; 32], |_| false, &listener.addresses, PATIENCE).await;
+        assert!(matches!(refused, Err(PairDialError::OtherEndpoint)), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_is_nobody_found() {
+        let listener = PairListener::open([1; 32], Reach::Loopback).await.unwrap();
+        let tcp: Vec<_> =
+            listener.addresses.iter().filter(|it| it.contains("/tcp/")).cloned().collect();
+        drop(listener);
+        tokio::time::sleep(2 * LINGER).await;
+        let refused = pair_find([2; 32], |_| true, &tcp, PATIENCE).await;
+        assert!(matches!(refused, Err(PairDialError::Unreachable { .. })), "{refused:?}");
+        let refused = pair_find([2; 32], |_| true, &["/dns/x".to_owned()], PATIENCE).await;
+        assert!(matches!(refused, Err(PairDialError::NoAddress)), "{refused:?}");
+    }
 }

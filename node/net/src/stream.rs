@@ -75,6 +75,12 @@ pub enum StreamEnd {
     /// A stranger sent more than it may.
     #[error("more bytes than a stranger may send")]
     TooManyBytes,
+    /// The peer sent more frames than any honest one does.
+    #[error("more frames than the protocol needs, for the {times}th time")]
+    TooManyFrames {
+        /// How often this peer did, on any protocol, since it is known here.
+        times: u64,
+    },
     /// The peer does not read: its queue here is full.
     #[error("the peer does not read; its queue is full")]
     SlowPeer,

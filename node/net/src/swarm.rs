@@ -7,7 +7,7 @@ use libp2p::{
     core::upgrade::Version,
     identify,
     identity::Keypair,
-    mdns, memory_connection_limits, noise, ping,
+    mdns, memory_connection_limits, noise, ping, quic,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
     tcp::{self, tokio::TcpStream},
     yamux,
@@ -19,10 +19,16 @@ use weft_protocol::frame::Protocol;
 use crate::{
     Reach, address,
     gate::{Gate, Terms},
+    muxer::{Bounded, Members},
 };
 
-/// Handshakes from outside at once.
-const PENDING_IN_MAX: u32 = 16;
+/// Handshakes from outside at once; one source has half of them at most.
+const PENDING_IN_MAX: u32 = 32;
+
+/// How long a handshake may take on TCP, which also bounds a dial to where nobody answers; QUIC's has
+/// fewer round trips.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const QUIC_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections to one peer: one, two dials at once, and a dead one that is not noticed yet.
 const CONNECTIONS_FOR_PEER_MAX: u32 = 4;
@@ -30,8 +36,10 @@ const CONNECTIONS_FOR_PEER_MAX: u32 = 4;
 /// Connections in all: twenty devices and the strangers with room to spare.
 const CONNECTIONS_MAX: u32 = 128;
 
-/// Strangers at once; each costs at most one stream and a handshake.
-const STRANGERS_MAX: usize = 32;
+/// Strangers at once. Each costs a handshake, a stream of 320 KiB that is heard, and until it is cut
+/// what its few streams have under way ([`QUIC_CONNECTION_WINDOW_BYTES`] at worst): a hundred
+/// megabytes in all if each comes from another address.
+const STRANGERS_MAX: usize = 16;
 
 /// Strangers at once from one source address.
 const STRANGERS_FOR_IP_MAX: usize = 4;
@@ -72,7 +80,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// 40 s later; on QUIC it is silent, and gone like any other.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The share of the machine's memory over which no connection is taken.
+/// The share of the machine's memory over which no connection is taken. It looks at this process
+/// alone, and only when somebody connects; what one connection may hold is bounded by its streams.
 const MEMORY_SHARE_MAX: f64 = 0.8;
 
 /// How often a port that was free is chosen anew because somebody took it meanwhile.
@@ -128,6 +137,14 @@ pub(crate) fn main(key: Keypair, mdns: bool) -> Result<Swarm<Behaviour>, StartEr
         None
     };
     let names = |protocols: &[Protocol]| protocols.iter().map(|p| crate::actor::name(*p)).collect();
+    let gate = Gate::new(Terms {
+        member: names(&Protocol::SPOKEN),
+        stranger: names(&[Protocol::Trust]),
+        strangers_max: STRANGERS_MAX,
+        strangers_for_ip_max: STRANGERS_FOR_IP_MAX,
+    })
+    .with_door(PENDING_IN_MAX as usize / 2);
+    let members = gate.members();
     let behaviour = Behaviour {
         limits: limits(CONNECTIONS_MAX),
         memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE_MAX),
@@ -141,14 +158,9 @@ pub(crate) fn main(key: Keypair, mdns: bool) -> Result<Swarm<Behaviour>, StartEr
                 .with_cache_size(0),
         ),
         mdns: Toggle::from(mdns),
-        gate: Gate::new(Terms {
-            member: names(&Protocol::SPOKEN),
-            stranger: names(&[Protocol::Trust]),
-            strangers_max: STRANGERS_MAX,
-            strangers_for_ip_max: STRANGERS_FOR_IP_MAX,
-        }),
+        gate,
     };
-    build(key, behaviour)
+    assemble(key, behaviour, Some(members))
 }
 
 /// The limits on connections, whoever makes them.
@@ -161,10 +173,19 @@ pub(crate) fn limits(connections_max: u32) -> connection_limits::Behaviour {
     )
 }
 
-/// Builds a swarm over QUIC and TCP.
+/// Builds a swarm over QUIC and TCP, on which all have the same room.
 pub(crate) fn build<B: NetworkBehaviour>(
     key: Keypair,
     behaviour: B,
+) -> Result<Swarm<B>, StartError> {
+    assemble(key, behaviour, None)
+}
+
+/// Builds a swarm over QUIC and TCP. Whoever is not among the members may open few streams.
+fn assemble<B: NetworkBehaviour>(
+    key: Keypair,
+    behaviour: B,
+    members: Option<Members>,
 ) -> Result<Swarm<B>, StartError> {
     let yamux = || {
         let mut config = yamux::Config::default();
@@ -172,24 +193,31 @@ pub(crate) fn build<B: NetworkBehaviour>(
         config
     };
     // The builder's own TCP hands out no socket to set options on.
+    let bounds = members.clone();
     let tcp = |key: &Keypair| {
         let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
             .map(|stream, _| watched(stream))
             .upgrade(Version::V1Lazy)
             .authenticate(noise::Config::new(key)?)
-            .multiplex(yamux());
+            .multiplex(yamux())
+            .map(move |(peer, muxer), _| (peer, Bounded::new(muxer, peer, bounds)));
         Ok(transport)
+    };
+    let quic = |key: &Keypair| {
+        let mut config = quic::Config::new(key);
+        config.handshake_timeout = QUIC_HANDSHAKE_TIMEOUT;
+        config.max_idle_timeout = u32::try_from(SILENCE_MAX.as_millis()).unwrap_or(u32::MAX);
+        config.keep_alive_interval = KEEP_ALIVE;
+        config.max_concurrent_stream_limit = STREAMS_MAX;
+        config.max_stream_data = QUIC_STREAM_WINDOW_BYTES;
+        config.max_connection_data = QUIC_CONNECTION_WINDOW_BYTES;
+        quic::tokio::Transport::new(config)
+            .map(move |(peer, muxer), _| (peer, Bounded::new(muxer, peer, members)))
     };
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_quic_config(|mut config| {
-            config.max_idle_timeout = u32::try_from(SILENCE_MAX.as_millis()).unwrap_or(u32::MAX);
-            config.keep_alive_interval = KEEP_ALIVE;
-            config.max_concurrent_stream_limit = STREAMS_MAX;
-            config.max_stream_data = QUIC_STREAM_WINDOW_BYTES;
-            config.max_connection_data = QUIC_CONNECTION_WINDOW_BYTES;
-            config
-        })
+        .with_other_transport(quic)
+        .map_err(|never| match never {})?
         .with_other_transport(tcp)
         .map_err(|error| StartError::SetUp { what: "Noise", source: error.into() })?
         .with_behaviour(move |_| behaviour)
@@ -200,6 +228,7 @@ pub(crate) fn build<B: NetworkBehaviour>(
                 .with_dial_concurrency_factor(NonZeroU8::MAX)
                 .with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
         })
+        .with_connection_timeout(HANDSHAKE_TIMEOUT)
         .build();
     Ok(swarm)
 }

@@ -34,6 +34,9 @@ const PROBE_TIME: Duration = Duration::from_millis(1_200);
 /// connection is quicker there.
 const PROBE_TIME_TCP: Duration = Duration::from_millis(500);
 
+/// Two round trips on one machine differ by so much for no reason.
+const ROUND_TRIP_NOISE: Duration = Duration::from_micros(200);
+
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) device: DeviceId,
@@ -52,6 +55,15 @@ pub(super) struct Connection {
     pub(super) reopened: BTreeMap<Protocol, Reopen>,
     /// The question for a sign of life that is not answered yet.
     pub(super) probe: Option<u64>,
+    /// The round trip as it was told last.
+    round_trip: Option<Duration>,
+}
+
+/// Whether a round trip differs so much from the one that was told that it is told again: by a tenth,
+/// and by more than what scheduling makes of it.
+fn has_moved(told: Duration, rtt: Duration) -> bool {
+    let by = told.abs_diff(rtt);
+    by > told / 10 && by > ROUND_TRIP_NOISE
 }
 
 impl NetActor {
@@ -103,6 +115,7 @@ impl NetActor {
             streams: BTreeMap::new(),
             reopened: BTreeMap::new(),
             probe: None,
+            round_trip: None,
         };
         self.connections.insert(id, connection);
         if member {
@@ -130,10 +143,13 @@ impl NetActor {
     }
 
     pub(super) fn on_ping(&mut self, id: ConnectionId, result: Result<Duration, ping::Failure>) {
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
         match result {
             Ok(rtt) if connection.member && connection.current => {
-                self.outbox.push_back(Event::RoundTrip { device: connection.device, rtt });
+                if connection.round_trip.is_none_or(|told| has_moved(told, rtt)) {
+                    connection.round_trip = Some(rtt);
+                    self.outbox.push_back(Event::RoundTrip { device: connection.device, rtt });
+                }
             }
             Ok(_) | Err(ping::Failure::Unsupported) => {}
             Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
@@ -229,6 +245,7 @@ impl NetActor {
         if rivals.is_empty() {
             if !self.members.contains(&device) {
                 self.starts.retain(|other| *other != device);
+                self.allowances.retain(|other| *other != device);
             }
             self.redial_input(redial::Input::Lost(device));
             return;
@@ -286,5 +303,24 @@ impl Connection {
     /// Whether `protocol` may be opened on it now.
     pub(super) fn may_open(&self, protocol: Protocol) -> bool {
         protocol == Protocol::Trust || self.admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_trip_is_told_again_only_when_it_moved() {
+        let micros = Duration::from_micros;
+        for (told, rtt, expected) in [
+            (700, 850, false),
+            (700, 1_000, true),
+            (20_000, 21_000, false),
+            (20_000, 17_000, true),
+            (20_000, 20_000, false),
+        ] {
+            assert_eq!(has_moved(micros(told), micros(rtt)), expected, "{told} then {rtt}");
+        }
     }
 }

@@ -50,7 +50,17 @@ impl NetActor {
         let opens = connection.opens(self.local, protocol);
         match event.outcome {
             Negotiated::Outbound(stream) => self.start_stream(id, protocol, stream),
-            Negotiated::Inbound(stream) if !opens => self.start_stream(id, protocol, stream),
+            Negotiated::Inbound(stream) if !opens => {
+                let device = connection.device;
+                match self.allowances.open(device, self.now()) {
+                    Ok(()) => self.start_stream(id, protocol, stream),
+                    Err(times) => {
+                        tracing::warn!(%device, %protocol, times, "opens streams without end");
+                        let why = "it opens streams without end".to_owned();
+                        self.leave(id, Disconnection::Violation { why }, false);
+                    }
+                }
+            }
             Negotiated::Inbound(_) => {
                 tracing::debug!(device = %connection.device, %protocol, "opened by the wrong side");
             }
@@ -95,13 +105,23 @@ impl NetActor {
     pub(super) fn on_report(&mut self, report: Report) {
         match report {
             Report::Greeted { stream, boot } => self.on_greeted(stream, boot),
-            Report::Frame { stream, bytes } => {
-                // What was under way when the stream closed is not heard.
-                if self.streams.get(&stream).is_some_and(|entry| entry.opened) {
-                    self.outbox.push_back(Event::Frame { stream, bytes });
-                }
-            }
+            Report::Frame { stream, bytes } => self.on_frame(stream, bytes),
             Report::Ended { stream, end } => self.on_stream_end(stream, end),
+        }
+    }
+
+    fn on_frame(&mut self, stream: StreamId, bytes: Vec<u8>) {
+        // What was under way when the stream closed is not heard.
+        let Some(entry) = self.streams.get(&stream).filter(|entry| entry.opened) else { return };
+        let protocol = entry.protocol;
+        let Some(connection) = self.connections.get(&entry.connection) else { return };
+        let device = connection.device;
+        match self.allowances.frame(device, protocol, self.now()) {
+            Ok(()) => self.outbox.push_back(Event::Frame { stream, bytes }),
+            Err(times) => {
+                tracing::warn!(%device, %protocol, times, "sends more frames than it may");
+                self.on_stream_end(stream, StreamEnd::TooManyFrames { times });
+            }
         }
     }
 
@@ -170,11 +190,28 @@ impl NetActor {
         {
             connection.streams.remove(&protocol);
         }
-        let too_many = end == StreamEnd::TooManyBytes;
+        let member = self.connections.get(&id).is_some_and(|connection| connection.member);
+        let turned_away = match &end {
+            StreamEnd::TooManyBytes => Some(TurnedAway::TooManyBytes),
+            StreamEnd::TooManyFrames { .. } if !member => Some(TurnedAway::TooManyFrames),
+            StreamEnd::FrameTooLong { .. } | StreamEnd::NoHello if !member => {
+                Some(TurnedAway::Malformed)
+            }
+            StreamEnd::TooManyFrames { .. }
+            | StreamEnd::FrameTooLong { .. }
+            | StreamEnd::NoHello
+            | StreamEnd::Local
+            | StreamEnd::Remote
+            | StreamEnd::Disconnected
+            | StreamEnd::Replaced
+            | StreamEnd::SlowPeer
+            | StreamEnd::NotAdmitted
+            | StreamEnd::Broken { .. } => None,
+        };
         let drains = end == StreamEnd::Local;
         self.remove_stream(stream, end, drains);
-        if too_many {
-            self.turn_away(id, TurnedAway::TooManyBytes);
+        if let Some(why) = turned_away {
+            self.turn_away(id, why);
         } else if self.connections.get(&id).is_some_and(|c| c.member && c.boot.is_none()) {
             let why = "no hello".to_owned();
             self.leave(id, Disconnection::Violation { why }, false);
