@@ -20,8 +20,10 @@ use weft_protocol::{
     witness::{SignedHead, Witness},
 };
 
+mod lineage;
 mod verifier;
 
+pub use lineage::{Found, Lineage};
 pub use verifier::{Checked, Fault, Setback, Signatures, Verifier, verify};
 
 /// The longest text that a record keeps, in characters: what else a record holds is far smaller.
@@ -32,6 +34,10 @@ const TEXT_CHARS_MAX: usize = 500;
 pub struct Chain {
     key: SigningKey,
     device: DeviceId,
+    /// Where its rows lie.
+    scope: Vec<u8>,
+    /// The end of the chain of the key whose place this one took, where nothing is appended yet.
+    former: Option<Head>,
     end: End,
     /// The end when the last batches were handed over.
     handed_over: End,
@@ -64,7 +70,28 @@ impl Chain {
     /// The chain's end cannot be read.
     pub fn open(key: SigningKey, segment: SegmentId, rows: &dyn Rows) -> Result<Self, ReadError> {
         let device = DeviceId::from_bytes(key.verifying_key().to_bytes());
-        let stored = newest(rows)?.map(|head| Head { device, ..head });
+        Self::open_last(key, segment, &Lineage::new(device, &[]), rows)
+    }
+
+    /// Continues the chain of the last key of `lineage`, which is `key`; where it has none yet, it is begun
+    /// behind the chain of the key before.
+    ///
+    /// # Errors
+    ///
+    /// The end of one of the two cannot be read.
+    pub fn open_last(
+        key: SigningKey,
+        segment: SegmentId,
+        lineage: &Lineage,
+        rows: &dyn Rows,
+    ) -> Result<Self, ReadError> {
+        let device = DeviceId::from_bytes(key.verifying_key().to_bytes());
+        let scope = lineage.scope().to_vec();
+        let stored = newest(&scope, rows)?.map(|head| Head { device, ..head });
+        let former = match lineage.scope_before().filter(|_| stored.is_none()) {
+            Some(scope) => newest(scope, rows)?,
+            None => None,
+        };
         let (position, previous) = match stored {
             Some(head) => (head.position + 1, Some(head.digest)),
             None => (0, None),
@@ -72,12 +99,14 @@ impl Chain {
         let signatures = blake3::Hasher::new();
         let end = End { segment, sequence: 0, position, previous, uncovered: 0, signatures };
         let handed_over = end.clone();
-        Ok(Self { key, device, end, handed_over, appended: 0, uncovered_since: None, stored })
+        let (appended, uncovered_since) = (0, None);
+        Ok(Self { key, device, scope, former, end, handed_over, appended, uncovered_since, stored })
     }
 
     /// Opens the segment: the first record of a start.
     pub fn start(&mut self, boot: BootId, time: WallTime) -> Vec<Write> {
-        self.append(Body::Segment { boot, recovered: None }, time).1
+        let former = self.former.take();
+        self.append(Body::Segment { boot, recovered: None, former }, time).1
     }
 
     /// Opens another segment because the disk was set back: it lacks `lost`, a head that this device
@@ -100,7 +129,9 @@ impl Chain {
         let previous = self.end.previous;
         let signatures = blake3::Hasher::new();
         self.end = End { segment, sequence: 0, position, previous, uncovered: 0, signatures };
-        writes.extend(self.append(Body::Segment { boot, recovered: Some(lost) }, time).1);
+        writes.extend(
+            self.append(Body::Segment { boot, recovered: Some(lost), former: None }, time).1,
+        );
         writes
     }
 
@@ -123,7 +154,7 @@ impl Chain {
 
     fn seal(&mut self, body: Body, time: WallTime) -> Write {
         self.appended += 1;
-        let row = Row::numbered(Table::Audit, &[], self.end.position);
+        let row = Row::numbered(Table::Audit, &self.scope, self.end.position);
         Write::Put(row, self.end.seal(body, time, &self.key))
     }
 
@@ -206,6 +237,19 @@ impl Chain {
         self.stored
     }
 
+    /// The head that the chain had at a position; `None`: it has no record there.
+    ///
+    /// # Errors
+    ///
+    /// The record cannot be read.
+    pub fn head_at(&self, position: u64, rows: &dyn Rows) -> Result<Option<Head>, ReadError> {
+        let Some(bytes) = rows.get(&Row::numbered(Table::Audit, &self.scope, position))? else {
+            return Ok(None);
+        };
+        let (signed, record) = read(position, &bytes)?;
+        Ok(Some(head_of(&signed, &record)))
+    }
+
     /// The newest record.
     pub fn head(&self) -> Option<Head> {
         // Nothing was appended to the segment yet: the head is of an earlier one.
@@ -237,8 +281,10 @@ impl End {
         let cut = |text: &mut String| *text = text.chars().take(TEXT_CHARS_MAX).collect();
         if let Body::Intent { decision, .. } = &mut body {
             cut(&mut decision.reason);
-        } else if let Body::Operator { action } = &mut body {
-            cut(action);
+        } else if let Body::Operator { action: text } | Body::Trust { said: Some(text), .. } =
+            &mut body
+        {
+            cut(text);
         }
         let is_checkpoint = matches!(body, Body::Checkpoint { .. });
         let record = Record {
@@ -312,24 +358,11 @@ fn head_of(signed: &Signed, record: &Record) -> Head {
     }
 }
 
-/// The newest record in `rows`.
-fn newest(rows: &dyn Rows) -> Result<Option<Head>, ReadError> {
-    let Some((position, bytes)) = rows.last(Table::Audit, &[])? else { return Ok(None) };
+/// The newest record of the chain that lies in `scope`.
+fn newest(scope: &[u8], rows: &dyn Rows) -> Result<Option<Head>, ReadError> {
+    let Some((position, bytes)) = rows.last(Table::Audit, scope)? else { return Ok(None) };
     let (signed, record) = read(position, &bytes)?;
     Ok(Some(Head { position, ..head_of(&signed, &record) }))
-}
-
-/// The head that the chain in `rows` had at a position; `None`: it has no record there.
-///
-/// # Errors
-///
-/// The record cannot be read.
-pub fn head_at(position: u64, rows: &dyn Rows) -> Result<Option<Head>, ReadError> {
-    let Some(bytes) = rows.get(&Row::numbered(Table::Audit, &[], position))? else {
-        return Ok(None);
-    };
-    let (signed, record) = read(position, &bytes)?;
-    Ok(Some(head_of(&signed, &record)))
 }
 
 /// The hash of a value under the fabric's addressing key, as records carry it.

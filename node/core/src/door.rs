@@ -8,12 +8,16 @@ use weft_protocol::{
     device::{Kind, Role},
     graph::{Plan, StepId, StepIndex},
     host_call::Refusal,
-    id::{AgreementKey, DeviceId, Digest, DocumentId, FabricId, RunId, TimerId},
+    id::{AgreementKey, DeviceId, Digest, DocumentId, FabricId, RunId, StatementId, TimerId},
     manifest::{CapabilityName, EffectClass},
     run::{Candidate, Journal, Outcome, Progress, RunState},
+    signed::Signed,
+    statement::Name,
     time::WallTime,
     value::Value,
 };
+
+pub use crate::trust_log::StatementView;
 
 /// One conversation with a door: what it asks is answered to it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -28,6 +32,16 @@ pub enum Command {
     Status,
     /// Who belongs → [`Reply::Devices`].
     Devices,
+    /// One device → [`Reply::Device`].
+    Device {
+        /// Its name or id, or the beginning of that.
+        device: String,
+    },
+    /// What was said about who belongs → [`Reply::TrustLog`].
+    TrustLog {
+        /// At most so many, the newest.
+        limit: usize,
+    },
     /// What can be done → [`Reply::Agents`].
     Agents,
     /// Carries out a plan → [`Reply::RunStarted`], then events.
@@ -89,6 +103,8 @@ pub enum Command {
         role: Role,
         /// Whether this side confirms by itself.
         confirmed_by_itself: bool,
+        /// Whether a short code is shown instead of a ticket → [`Reply::InvitedByCode`].
+        by_code: bool,
     },
     /// A person's answer to [`Event::InvitationMet`] → [`Reply::Done`].
     Confirm {
@@ -101,11 +117,42 @@ pub enum Command {
     CloseInvitation,
     /// Puts a device out → [`Reply::Done`].
     Revoke {
-        /// Its name or id.
+        /// Its name or id, or the beginning of that.
         device: String,
+    },
+    /// Gives a device or the fabric another name → [`Reply::Done`].
+    Rename {
+        /// Its name or id, or the beginning of that; `None`: the fabric.
+        device: Option<String>,
+        /// The new name.
+        name: Name,
+    },
+    /// Gives a device another role → [`Reply::Done`].
+    SetRole {
+        /// Its name or id, or the beginning of that.
+        device: String,
+        /// The new role.
+        role: Role,
+        /// Whether a person said yes on a screen that names the role; without, nobody becomes admin.
+        confirmed: bool,
+    },
+    /// Brings a suspended device back → [`Reply::Done`].
+    Keep {
+        /// Its name or id, or the beginning of that.
+        device: String,
+    },
+    /// The statements about who belongs, as they are signed → [`Reply::Statements`].
+    Statements,
+    /// Statements that the root made at this door: the recovery words were typed into it, and never
+    /// reach the node → [`Reply::Done`].
+    TakeStatements {
+        /// Parents first.
+        statements: Vec<Signed>,
     },
     /// Records of this device's chain → [`Reply::Audit`].
     Audit {
+        /// A key that this device had before, or the beginning of it; none: its key now.
+        key: Option<String>,
         /// From where.
         position: u64,
         /// At most so many.
@@ -138,6 +185,12 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Command::Devices`].
     Devices(Vec<DeviceView>),
+    /// To [`Command::Device`].
+    Device(Box<DeviceView>),
+    /// To [`Command::Statements`], parents first.
+    Statements(Vec<Signed>),
+    /// To [`Command::TrustLog`], each statement after those that it rests on.
+    TrustLog(Vec<StatementView>),
     /// To [`Command::Agents`].
     Agents(Vec<AgentView>),
     /// To [`Command::Do`]; the run and its first journal entry are on this disk.
@@ -166,6 +219,23 @@ pub enum Reply {
         ticket: String,
         /// When it ends, by this device's clock.
         expires: WallTime,
+    },
+    /// To [`Command::Invite`] with a code.
+    InvitedByCode {
+        /// The code, as text.
+        code: String,
+        /// Where the endpoint listens, as multiaddrs, best first.
+        addresses: Vec<String>,
+        /// When it ends, by this device's clock.
+        expires: WallTime,
+    },
+    /// Another key took the place of this device's, by [`Input::Rotate`](crate::Input::Rotate). That is on
+    /// this disk, and said to all that are connected; this node does nothing more under the old key.
+    Rotated {
+        /// The key until now.
+        former: DeviceId,
+        /// The key from now on.
+        device: DeviceId,
     },
     /// To [`Command::Audit`].
     Audit(Vec<AuditView>),
@@ -252,6 +322,8 @@ pub enum Event {
         outcome: String,
         /// Who joined, where one did.
         name: Option<String>,
+        /// Why it was refused or has expired, without a full stop.
+        reason: Option<String>,
     },
     /// A device is here.
     DeviceHere {
@@ -309,6 +381,10 @@ pub struct Status {
     pub kind: Kind,
     /// Its role.
     pub role: Role,
+    /// Why it does not belong any more; `None`: it does.
+    pub standing: Option<StandingView>,
+    /// Whether the fabric uses statements that this program does not know.
+    pub update_needed: bool,
     /// Whether a root key exists that can bring the fabric back.
     pub recovery: bool,
     /// Where it listens.
@@ -342,20 +418,52 @@ pub struct DeviceView {
     pub kind: Kind,
     /// Its role.
     pub role: Role,
-    /// `here`, `away`, `suspended` or `revoked`.
+    /// `here`, `away`, `never seen` (away, and nothing was ever heard of it here), `suspended` or `revoked`.
     pub state: String,
+    /// Why it does not belong any more; `None`: it does.
+    pub standing: Option<StandingView>,
     /// Whether it is this one.
     pub this: bool,
     /// The address in use.
     pub address: Option<String>,
+    /// Whether the address is a relay's; `None` while it is not connected.
+    pub is_relayed: Option<bool>,
     /// The round trip, in microseconds.
     pub round_trip_micros: Option<u64>,
-    /// Since when it is here or away, by this node's clock, where this start saw it change.
+    /// Since when it is here or away, by this node's clock. Of one that was away at this node's start,
+    /// when it was last heard.
     pub since: Option<WallTime>,
+    /// When this device last heard it, to some minutes.
+    pub last_heard: Option<WallTime>,
     /// Models that answer there.
     pub models: Vec<String>,
-    /// Whether both persons' sides confirmed the pairing.
-    pub confirmed: bool,
+    /// Whether both persons' sides confirmed the pairing; nothing for the one that began the fabric.
+    pub confirmed: Option<bool>,
+    /// The name of the device that added it, or `the recovery words`.
+    pub added_by: Option<String>,
+    /// When, by that one's clock.
+    pub added_at: Option<WallTime>,
+    /// The statement that did.
+    pub added: StatementId,
+    /// The keys that it had before, the newest first.
+    pub former: Vec<DeviceId>,
+}
+
+/// Why a device does not belong any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StandingView {
+    /// `suspended` or `revoked`.
+    pub state: &'static str,
+    /// Why, in words.
+    pub why: String,
+    /// What to type, and where.
+    pub remedy: String,
+    /// The name of whoever said what put it out or in doubt.
+    pub by: String,
+    /// When, by that one's clock.
+    pub at: Option<WallTime>,
+    /// The statement that did.
+    pub statement: StatementId,
 }
 
 /// An agent, as `weft agents` shows it.
@@ -460,6 +568,23 @@ pub struct Verification {
     pub setbacks: Vec<(u64, String)>,
     /// Chains of the fabric that are forked.
     pub forks: Vec<ForkView>,
+    /// The chains of the keys that this device had before, the newest first.
+    pub former: Vec<FormerChainView>,
+}
+
+/// What checking the chain of a key found that this device had before.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FormerChainView {
+    /// The key.
+    pub key: DeviceId,
+    /// How many records were checked.
+    pub records: u64,
+    /// The newest.
+    pub head: Option<Head>,
+    /// The first record that is wrong, and how; `None`: all are right.
+    pub fault: Option<(u64, String)>,
+    /// How many devices countersigned a head of it.
+    pub witnesses: usize,
 }
 
 /// The proof that a chain is forked.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use weft_protocol::{
-    audit::{Ending, Touched},
+    audit::{Body, Ending, Touched},
     decision::{Effect, Point, Question},
     graph::Label,
     host_call::{HostCall, HostError, Refusal},
@@ -35,10 +35,12 @@ use crate::{
 
 mod admission;
 mod conclusion;
+mod denials;
 mod host_call;
 pub mod kept;
 
 use conclusion::Conclusion;
+use denials::Denials;
 use host_call::Answer;
 use kept::StepKey;
 
@@ -204,6 +206,7 @@ pub struct Executor {
     by_id: BTreeMap<ExecutionId, StepKey>,
     /// How many rows were kept for each asker since it said last which of its runs go on, at least.
     kept: BTreeMap<DeviceId, usize>,
+    denials: Denials,
     next: u64,
     outputs: Vec<ExecutorOutput>,
 }
@@ -234,13 +237,19 @@ impl Executor {
             Phase::Running | Phase::Queued => Some((it.ends, "a step runs out of time")),
             Phase::Preparing | Phase::Marking | Phase::Committing(_) => None,
         };
-        self.executions.values().filter_map(due).min_by_key(|(at, _)| *at)
+        let counts = self.denials.poll_timeout().map(|at| (at, "denials are recorded"));
+        self.executions.values().filter_map(due).chain(counts).min_by_key(|(at, _)| *at)
     }
 
     /// Says that running steps live, stops those that ran out of time, and closes those whose owner
     /// does not answer.
     pub fn handle_timeout(&mut self, env: &mut Env<'_>) {
         let now = env.now.mono;
+        for (device, count) in self.denials.due(now) {
+            let (_, writes) = env.chain.append(Body::Denials { device, count }, env.now.wall);
+            let batch = Batch::ordered(writes);
+            self.outputs.push(ExecutorOutput::Persist(batch, Persisting::Nothing));
+        }
         let (mut late, mut unanswered) = (Vec::new(), Vec::new());
         for (key, execution) in &mut self.executions {
             match execution.phase {
@@ -522,7 +531,8 @@ impl Executor {
         }
     }
 
-    /// Stops all that a device asked for: it was put out.
+    /// Stops all that a device asked for, or that is asked for in its name: it was put out or is suspended.
+    /// What may have had its effect is uncertain.
     pub fn void(&mut self, device: &DeviceId, env: &mut Env<'_>) {
         let keys: Vec<_> = self
             .executions
@@ -531,7 +541,7 @@ impl Executor {
             .cloned()
             .collect();
         for key in keys {
-            self.stop(&key, Refusal::Denied, "its owner no longer belongs to the fabric", env);
+            self.stop(&key, Refusal::Denied, "its owner does not belong to the fabric now", env);
         }
     }
 

@@ -19,8 +19,8 @@ use weft_protocol::{
     time::{Now, Timestamp, WallTime},
 };
 use weft_trust::pairing::{
-    Answer, ConnectionId, Invitation, Inviter, InviterInput, InviterOutput, Outcome, Prompt,
-    Redemption,
+    Answer, Code, ConnectionId, Invitation, Inviter, InviterInput, InviterOutput, Outcome, Prompt,
+    Reason, Redemption,
 };
 
 use crate::{
@@ -40,6 +40,8 @@ pub enum InvitationOutput {
         endpoint: u64,
         /// Its throw-away key's seed.
         seed: [u8; 32],
+        /// Whether the local network is told of it.
+        announced: bool,
     },
     /// The invitation is open.
     Opened {
@@ -47,6 +49,17 @@ pub enum InvitationOutput {
         door: DoorId,
         /// The ticket, as text.
         ticket: String,
+        /// When it ends.
+        expires: WallTime,
+    },
+    /// The invitation by code is open.
+    OpenedByCode {
+        /// The door that asked.
+        door: DoorId,
+        /// The code, as text.
+        code: String,
+        /// Where the endpoint listens.
+        addresses: Vec<String>,
         /// When it ends.
         expires: WallTime,
     },
@@ -101,6 +114,8 @@ pub enum InvitationOutput {
         outcome: String,
         /// Who joined.
         name: Option<String>,
+        /// Why it was refused or has expired.
+        reason: Option<String>,
         /// What the audit chain says of it.
         action: String,
         /// Where the joiner can be met.
@@ -115,15 +130,27 @@ enum Waiting {
     Admission,
 }
 
+/// What is offered to the device that comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// The most that it may become.
+    pub role: Role,
+    /// Whether this side confirms by itself.
+    pub confirmed_by_itself: bool,
+    /// Whether a short code is shown instead of a ticket.
+    pub by_code: bool,
+}
+
 #[derive(Debug)]
 struct Open {
     door: Option<DoorId>,
-    role: Role,
-    confirmed_by_itself: bool,
+    offer: Offer,
     seed: [u8; 32],
     inviter: Option<Inviter>,
     waiting: Option<Waiting>,
     joiner: Option<Name>,
+    /// Who is being added.
+    admitted: Option<DeviceId>,
     learned: Option<(DeviceId, Vec<String>)>,
 }
 
@@ -163,6 +190,11 @@ impl Invitations {
         }
     }
 
+    /// Whether an invitation waits for a device.
+    pub const fn is_open(&self) -> bool {
+        self.current.is_some()
+    }
+
     fn endpoints(&self) -> Vec<u64> {
         self.invitations.keys().copied().collect()
     }
@@ -171,16 +203,21 @@ impl Invitations {
         self.invitations.get_mut(&endpoint)?.inviter.as_mut()
     }
 
-    /// Opens an invitation.
+    /// Opens an invitation. The last one who invites is the one who waits: an older invitation, whose
+    /// ticket may be lost, ends, unless its device is being added at this moment.
     pub fn open(
         &mut self,
         door: DoorId,
-        role: Role,
-        confirmed_by_itself: bool,
+        offer: Offer,
+        now: Now,
+        membership: &mut Membership,
         rng: &mut ChaCha20Rng,
     ) {
+        if let Some(before) = self.current {
+            self.feed(before, InviterInput::Replace, now, membership);
+        }
         if self.current.is_some() {
-            let reason = "an invitation is open already; wait for its end".to_owned();
+            let reason = "a device is just being added; try again in a moment".to_owned();
             self.outputs.push(InvitationOutput::Refused { door, reason });
             return;
         }
@@ -195,16 +232,17 @@ impl Invitations {
         let seed = super::node::draw(rng);
         let open = Open {
             door: Some(door),
-            role,
-            confirmed_by_itself,
+            offer,
             seed,
             inviter: None,
             waiting: None,
             joiner: None,
+            admitted: None,
             learned: None,
         };
         self.invitations.insert(endpoint, open);
-        self.outputs.push(InvitationOutput::Open { endpoint, seed });
+        let announced = offer.by_code;
+        self.outputs.push(InvitationOutput::Open { endpoint, seed, announced });
     }
 
     /// An endpoint listens.
@@ -236,17 +274,27 @@ impl Invitations {
                 .collect(),
             secret: TicketSecret::from_bytes(super::node::draw(rng)),
             valid_s: VALID_S,
-            role: open.role,
+            role: open.offer.role,
         };
         let text = ticket.to_string();
+        let code = Code::new(&ticket.endpoint, super::node::draw(rng));
         let invitation =
             Invitation { ticket, fabric: state.name.clone(), name: me.name.clone(), kind: me.kind };
         let seed = super::node::draw(rng);
-        open.inviter = Some(Inviter::new(invitation, membership.secret().clone(), seed, now));
-        if let Some(door) = open.door {
-            let expires = now.wall + Duration::from_secs(VALID_S.into());
-            self.outputs.push(InvitationOutput::Opened { door, ticket: text, expires });
-        }
+        let (secret, expires) =
+            (membership.secret().clone(), now.wall + Duration::from_secs(VALID_S.into()));
+        open.inviter = Some(if open.offer.by_code {
+            Inviter::with_code(invitation, code.clone(), secret, seed, now)
+        } else {
+            Inviter::new(invitation, secret, seed, now)
+        });
+        let Some(door) = open.door else { return };
+        self.outputs.push(if open.offer.by_code {
+            let (code, addresses) = (code.to_string(), addresses.to_vec());
+            InvitationOutput::OpenedByCode { door, code, addresses, expires }
+        } else {
+            InvitationOutput::Opened { door, ticket: text, expires }
+        });
     }
 
     /// An endpoint could not be opened.
@@ -302,10 +350,19 @@ impl Invitations {
         self.feed(endpoint, input, now, membership);
     }
 
-    /// A person answered. Gives whether one was asked.
-    pub fn confirm(&mut self, yes: bool, now: Now, membership: &mut Membership) -> bool {
+    /// A person answered, on a screen that named `role`. Gives whether that was asked.
+    pub fn confirm(
+        &mut self,
+        yes: bool,
+        role: Role,
+        now: Now,
+        membership: &mut Membership,
+    ) -> bool {
         let Some(endpoint) = self.current else { return false };
-        if self.invitations.get(&endpoint).is_none_or(|open| open.joiner.is_none()) {
+        let open = self.invitations.get(&endpoint);
+        let Some(open) = open.filter(|open| open.joiner.is_some()) else { return false };
+        // Nobody grants more than was on the screen.
+        if yes && open.offer.role != role {
             return false;
         }
         let answer = if yes { Answer::Yes } else { Answer::No };
@@ -323,9 +380,8 @@ impl Invitations {
     /// A device was met on the main network: if it is the joiner, it has stored all.
     pub fn met(&mut self, device: &DeviceId, now: Now, membership: &mut Membership) {
         let Some(endpoint) = self.current else { return };
-        let joiner = self.invitations.get(&endpoint).and_then(|open| open.joiner.as_ref());
-        let known = membership.state().member(device).map(|known| &known.name);
-        if joiner.is_some() && joiner == known {
+        let admitted = self.invitations.get(&endpoint).and_then(|open| open.admitted);
+        if admitted == Some(*device) {
             self.feed(endpoint, InviterInput::Met, now, membership);
         }
     }
@@ -338,7 +394,7 @@ impl Invitations {
                 continue;
             }
             open.door = None;
-            if !open.confirmed_by_itself && self.current == Some(endpoint) {
+            if !open.offer.confirmed_by_itself && self.current == Some(endpoint) {
                 self.close(now, membership);
             }
         }
@@ -354,13 +410,17 @@ impl Invitations {
         membership: &mut Membership,
     ) {
         let open = self.invitations.get_mut(&endpoint);
-        let Some(waiting) = open.and_then(|open| open.waiting.take()) else { return };
+        let Some(open) = open else { return };
+        let Some(waiting) = open.waiting.take() else { return };
+        let is_told = |device| membership.told().state().devices.contains_key(&device);
         let input = match waiting {
             Waiting::Redemption => InviterInput::Redeemed(ok),
-            Waiting::Admission if ok => InviterInput::Admitted {
-                statements: membership.graph().statements().cloned().collect(),
-                contacts,
-            },
+            Waiting::Admission if ok && open.admitted.is_some_and(is_told) => {
+                InviterInput::Admitted {
+                    statements: membership.told().statements().cloned().collect(),
+                    contacts,
+                }
+            }
             Waiting::Admission => InviterInput::NotAdmitted,
         };
         self.feed(endpoint, input, now, membership);
@@ -387,8 +447,13 @@ impl Invitations {
                     self.wait(endpoint, Waiting::Redemption, vec![redeemed(redemption)]);
                 }
                 InviterOutput::Ask(prompt) => self.ask(endpoint, prompt, now),
-                InviterOutput::Admit(new) => match membership.add(new, now) {
-                    Ok(_) => self.wait(endpoint, Waiting::Admission, Vec::new()),
+                InviterOutput::Admit(new) => match membership.add(new.clone(), now) {
+                    Ok(_) => {
+                        if let Some(open) = self.invitations.get_mut(&endpoint) {
+                            open.admitted = Some(new.device);
+                        }
+                        self.wait(endpoint, Waiting::Admission, Vec::new());
+                    }
                     Err(_) => {
                         if let Some(inviter) = self.inviter(endpoint) {
                             inviter.handle_input(InviterInput::NotAdmitted, now);
@@ -400,7 +465,7 @@ impl Invitations {
                         open.learned = Some((device, contacts.addresses));
                     }
                 }
-                InviterOutput::Ended(outcome) => self.ended(endpoint, outcome),
+                InviterOutput::Ended(outcome) => self.ended(endpoint, outcome, membership),
                 InviterOutput::CloseEndpoint => {
                     self.invitations.remove(&endpoint);
                     self.outputs.push(InvitationOutput::Close { endpoint });
@@ -419,7 +484,7 @@ impl Invitations {
     fn ask(&mut self, endpoint: u64, prompt: Prompt, now: Now) {
         let Some(open) = self.invitations.get_mut(&endpoint) else { return };
         open.joiner = Some(prompt.name.clone());
-        let answer = match (open.confirmed_by_itself, open.door) {
+        let answer = match (open.offer.confirmed_by_itself, open.door) {
             (true, _) => Some(Answer::Unasked),
             (false, None) => Some(Answer::No),
             (false, Some(_)) => None,
@@ -439,18 +504,36 @@ impl Invitations {
         self.outputs.push(InvitationOutput::Met { door: open.door, event });
     }
 
-    fn ended(&mut self, endpoint: u64, outcome: Outcome) {
+    fn ended(&mut self, endpoint: u64, outcome: Outcome, membership: &Membership) {
         self.current = self.current.filter(|current| *current != endpoint);
         let Some(open) = self.invitations.get_mut(&endpoint) else { return };
         let paired = outcome == Outcome::Paired;
-        let joiner = open.joiner.as_ref().filter(|_| paired);
+        // Its name is another than it asked for where that was taken.
+        let joiner = open.admitted.filter(|_| paired);
+        let joiner = joiner.and_then(|device| membership.state().member(&device));
+        let reason = open.inviter.as_ref().and_then(Inviter::reason).map(Reason::sentence);
         let word = word(outcome);
-        let unconfirmed = if paired && open.confirmed_by_itself { ", unconfirmed" } else { "" };
+        // It may have stored all and not been heard; whether it joins at all, a person knows.
+        let unheard = open.admitted.filter(|_| outcome == Outcome::CouldNotReach);
+        let unheard = unheard.and_then(|device| membership.state().member(&device)).map(|device| {
+            let name = device.name.as_str();
+            format!(
+                "{name} was added and was not heard from since; if it does not come, run \
+                 `weft device revoke {name}` before it is invited again"
+            )
+        });
+        let reason = reason.map(str::to_owned).or(unheard);
+        let more = match &reason {
+            Some(reason) => format!(": {reason}"),
+            None if paired && open.offer.confirmed_by_itself => ", unconfirmed".to_owned(),
+            None => String::new(),
+        };
         self.outputs.push(InvitationOutput::Ended {
             door: open.door.take(),
             outcome: word.to_owned(),
-            name: joiner.map(|name| name.as_str().to_owned()),
-            action: format!("invite: {word}{unconfirmed}"),
+            name: joiner.map(|device| device.name.as_str().to_owned()),
+            reason,
+            action: format!("invite: {word}{more}"),
             remember: open.learned.take().filter(|_| paired),
         });
     }

@@ -39,6 +39,7 @@ pub mod membership;
 pub mod presence;
 pub mod registry;
 pub mod schedule;
+pub mod trust_log;
 
 pub use node::Node;
 
@@ -222,6 +223,14 @@ pub enum Input {
         /// For what.
         command: Command,
     },
+    /// A door asks for another key in the place of this device's. The next key's seed is on the disk, and is
+    /// used from the next start on if the rows then hold the statement that says so.
+    Rotate {
+        /// The door; [`door::Reply::Rotated`] answers it.
+        door: DoorId,
+        /// The next key.
+        next: Box<DeviceSecret>,
+    },
     /// A door is gone.
     DoorClosed {
         /// Which.
@@ -297,6 +306,8 @@ pub enum Output {
         endpoint: u64,
         /// Its throw-away key's seed.
         seed: [u8; 32],
+        /// Whether the local network is told of it: a code does not say where it is.
+        announced: bool,
     },
     /// Send a frame on the endpoint.
     SendPairing {

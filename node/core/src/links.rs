@@ -1,8 +1,22 @@
 //! Which devices are connected, and on which stream each protocol is spoken with them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use weft_protocol::{frame::Protocol, id::DeviceId, time::WallTime};
+use weft_protocol::{
+    codec,
+    frame::Protocol,
+    id::DeviceId,
+    row::{Item, ReadError, Row, Rows, Table, Write},
+    time::WallTime,
+};
+
+/// That a device was heard is written at most so often while it stays connected: after a crash the time
+/// is wrong by no more than this.
+const HEARD_EVERY: Duration = Duration::from_secs(600);
+/// The most bytes of a stored time.
+const HEARD_BYTES_MAX: usize = 16;
+/// What an address through a relay has in it.
+const CIRCUIT: &str = "p2p-circuit";
 
 /// One stream, as the network numbers them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -20,15 +34,67 @@ pub struct Link {
     streams: BTreeMap<Protocol, StreamId>,
 }
 
+impl Link {
+    /// Whether what is said goes through a relay.
+    pub fn is_relayed(&self) -> bool {
+        self.address.split('/').any(|part| part == CIRCUIT)
+    }
+}
+
 /// All links.
 #[derive(Debug, Default)]
 pub struct Links {
     devices: BTreeMap<DeviceId, Link>,
     streams: BTreeMap<StreamId, (DeviceId, Protocol)>,
     away_since: BTreeMap<DeviceId, WallTime>,
+    heard: BTreeMap<DeviceId, Heard>,
+}
+
+/// When a device was last heard.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    at: WallTime,
+    /// As the disk has it.
+    stored: WallTime,
 }
 
 impl Links {
+    /// Takes up when devices were last heard.
+    ///
+    /// # Errors
+    ///
+    /// The rows cannot be read.
+    pub fn open(rows: &dyn Rows) -> Result<Self, ReadError> {
+        let mut links = Self::default();
+        for (item, bytes) in rows.scan(Table::Peer, b"heard")? {
+            let Item::Named(device) = item else { continue };
+            if let (Ok(device), Ok(at)) =
+                (device.try_into(), codec::decode(&bytes, HEARD_BYTES_MAX))
+            {
+                let device = DeviceId::from_bytes(device);
+                links.heard.insert(device, Heard { at, stored: at });
+                links.away_since.insert(device, at);
+            }
+        }
+        Ok(links)
+    }
+
+    /// A device was heard now. Gives what is to be persisted of that, if it is long since it was, or if
+    /// the connection begins or ends (`is_turn`).
+    pub fn hear(&mut self, device: DeviceId, now: WallTime, is_turn: bool) -> Option<Write> {
+        let heard = self.heard.get(&device);
+        let is_old = heard.is_none_or(|it| it.stored + HEARD_EVERY <= now || it.stored > now);
+        let stored = if is_turn || is_old { now } else { heard?.stored };
+        self.heard.insert(device, Heard { at: now, stored });
+        let row = Row::named(Table::Peer, b"heard", device.as_bytes());
+        (is_turn || is_old).then(|| Write::Put(row, codec::encode(&now)))
+    }
+
+    /// When a device was last heard.
+    pub fn heard(&self, device: &DeviceId) -> Option<WallTime> {
+        self.heard.get(device).map(|it| it.at)
+    }
+
     /// A connection serves a device now.
     pub fn connected(&mut self, device: DeviceId, address: String, now: WallTime) {
         self.away_since.remove(&device);
@@ -96,7 +162,7 @@ impl Links {
         self.devices.keys()
     }
 
-    /// Since when a device is away, where this start saw it go.
+    /// Since when a device is away; where this start did not see it go, when it was last heard.
     pub fn away_since(&self, device: &DeviceId) -> Option<WallTime> {
         self.away_since.get(device).copied()
     }
@@ -106,5 +172,69 @@ impl Links {
         if let Some(link) = self.devices.get_mut(device) {
             link.round_trip_micros = Some(round_trip_micros);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_protocol::row::MemoryRows;
+
+    use super::*;
+
+    const PHONE: DeviceId = DeviceId::from_bytes([2; 32]);
+
+    fn at(seconds: i64) -> WallTime {
+        WallTime::from_unix_millis(seconds * 1_000)
+    }
+
+    #[test]
+    fn an_address_says_whether_it_is_a_relays() {
+        let mut links = Links::default();
+        let relay = "/ip4/10.0.0.1/udp/4001/quic-v1/p2p/12D3KooW/p2p-circuit";
+        for (address, expected) in [
+            ("/ip4/10.0.0.2/udp/4001/quic-v1", false),
+            (relay, true),
+            ("/dns4/p2p-circuit.example/tcp/1", false),
+        ] {
+            links.connected(PHONE, address.to_owned(), at(0));
+            assert_eq!(links.of(&PHONE).map(Link::is_relayed), Some(expected), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_round_trip_belongs_to_one_connection() {
+        let mut links = Links::default();
+        links.measured(&PHONE, 9);
+        assert_eq!(links.of(&PHONE), None, "nobody is connected");
+        links.connected(PHONE, String::new(), at(0));
+        links.measured(&PHONE, 1_250);
+        assert_eq!(links.of(&PHONE).and_then(|it| it.round_trip_micros), Some(1_250));
+        links.disconnected(&PHONE, at(1));
+        links.connected(PHONE, String::new(), at(2));
+        assert_eq!(links.of(&PHONE).and_then(|it| it.round_trip_micros), None);
+    }
+
+    #[test]
+    fn who_was_heard_when_is_written_seldom_and_known_after_a_start() {
+        let mut links = Links::default();
+        let mut rows = MemoryRows::default();
+        assert_eq!(links.heard(&PHONE), None);
+        let heard = [(0, true), (15, false), (30, false), (700, false), (715, false), (720, true)];
+        let written: Vec<i64> = heard
+            .into_iter()
+            .filter_map(|(seconds, is_turn)| {
+                let write = links.hear(PHONE, at(seconds), is_turn)?;
+                rows.apply(vec![write]);
+                Some(seconds)
+            })
+            .collect();
+        assert_eq!(written, [0, 700, 720]);
+        links.hear(PHONE, at(750), false);
+        assert_eq!(links.heard(&PHONE), Some(at(750)));
+        let links = Links::open(&rows).expect("rows in memory can be read");
+        assert_eq!((links.heard(&PHONE), links.away_since(&PHONE)), (Some(at(720)), Some(at(720))));
+        // A clock that was set back is no reason to be silent for ever.
+        let mut links = links;
+        assert!(links.hear(PHONE, at(5), false).is_some());
     }
 }

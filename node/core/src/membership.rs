@@ -1,7 +1,8 @@
 //! Who belongs, as this node knows it: the trust graph, its exchange with each peer, the fabric's keys.
 //!
 //! Composes the machines of `weft-trust`; what they learn is stored, told to the exchanges of all
-//! peers, and takes effect at once.
+//! peers, and takes effect at once. What this device says itself takes effect at once, too, and is told
+//! when it is on the disk ([`Membership::stored`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,19 +17,23 @@ use weft_protocol::{
     id::{AgreementKey, DeviceId, DocumentId, FabricId, StatementId},
     row::{Item, ReadError, Row, Rows, Table, Write},
     signed::Signed,
-    statement::{KeyName, SealedKey, TrustMessage},
-    time::{Now, Timestamp, WallTime},
+    statement::{KeyName, Name, SealedKey, TrustMessage},
+    time::{Now, Timestamp},
 };
 use weft_trust::{
     author::{Author, AuthorError, NewDevice},
     exchange::{self, Exchange, Reason},
-    graph::{Graph, Inserted, StatementError, statement_id},
+    graph::{Graph, StatementError, statement_id},
     keyring::Keyring,
     secret::DeviceSecret,
     state::{Device, Standing, State},
 };
 
 use crate::replica;
+
+mod statements;
+
+use statements::Statements;
 
 /// The most bytes of a stored statement.
 const STATEMENT_ROW_BYTES_MAX: usize = 64 << 10;
@@ -61,7 +66,7 @@ pub enum MembershipOutput {
     Admit(DeviceId),
     /// Close the connection; what was sent before goes out first.
     TurnAway(DeviceId, &'static str),
-    /// Statements entered the graph.
+    /// Statements entered the graph. [`Membership::stored`] or [`Membership::refused`] follows.
     Learned {
         /// Which.
         statements: Vec<StatementId>,
@@ -76,7 +81,7 @@ pub enum MembershipOutput {
 #[derive(Debug)]
 pub struct Membership {
     secret: DeviceSecret,
-    graph: Graph,
+    statements: Statements,
     keyring: Keyring,
     addressing: [u8; 32],
     exchanges: BTreeMap<DeviceId, Exchange>,
@@ -88,6 +93,23 @@ pub struct Membership {
 pub fn store(statements: &[Signed]) -> Vec<Write> {
     let row = |signed: &Signed| Row::named(Table::Trust, &[], statement_id(signed).as_bytes());
     statements.iter().map(|signed| Write::Put(row(signed), codec::encode(signed))).collect()
+}
+
+/// The statements that are stored.
+///
+/// # Errors
+///
+/// They cannot be read, or make no fabric.
+pub fn graph(rows: &dyn Rows) -> Result<Graph, OpenError> {
+    let statements = rows
+        .scan(Table::Trust, &[])?
+        .into_iter()
+        .map(|(_, bytes)| {
+            codec::decode(&bytes, STATEMENT_ROW_BYTES_MAX)
+                .map_err(|error| OpenError::Statement(error.to_string()))
+        })
+        .collect::<Result<Vec<Signed>, _>>()?;
+    Ok(Graph::from_statements(statements)?)
 }
 
 /// The write that remembers where a device was last heard of.
@@ -107,20 +129,14 @@ impl Membership {
         rng: ChaCha20Rng,
         rows: &dyn Rows,
     ) -> Result<Self, OpenError> {
-        let statements = rows
-            .scan(Table::Trust, &[])?
-            .into_iter()
-            .map(|(_, bytes)| {
-                codec::decode(&bytes, STATEMENT_ROW_BYTES_MAX)
-                    .map_err(|error| OpenError::Statement(error.to_string()))
-            })
-            .collect::<Result<Vec<Signed>, _>>()?;
-        let graph = Graph::from_statements(statements)?;
+        let graph = graph(rows)?;
         let mut keyring = Keyring::new(secret.agreement().clone());
         keyring.learn(&graph);
         for (_, bytes) in rows.scan(Table::Key, &[])? {
             // What another device once sealed to this one; a damaged one is asked for again.
+            // One that was sealed to a former key of this device came along with the statement that replaced it.
             if let Ok(sealed) = codec::decode::<SealedKey>(&bytes, STATEMENT_ROW_BYTES_MAX)
+                && sealed.to == secret.agreement().public()
                 && keyring.open(&sealed).is_err()
             {
                 tracing::warn!("a stored key of the fabric is damaged");
@@ -129,7 +145,7 @@ impl Membership {
         let addressing = **keyring.addressing(graph.state()).ok_or(OpenError::NoKeys)?.expose();
         Ok(Self {
             secret,
-            graph,
+            statements: Statements::new(graph),
             keyring,
             addressing,
             exchanges: BTreeMap::new(),
@@ -151,14 +167,14 @@ impl Membership {
     /// Gives up on peers that took too long.
     pub fn handle_timeout(&mut self, now: Now) {
         for exchange in self.exchanges.values_mut() {
-            exchange.handle_timeout(&self.graph, now);
+            exchange.handle_timeout(self.statements.told(), now);
         }
         self.drain(now);
     }
 
     /// The fabric.
     pub fn fabric(&self) -> FabricId {
-        self.graph.fabric()
+        self.graph().fabric()
     }
 
     /// This device.
@@ -168,12 +184,17 @@ impl Membership {
 
     /// What the statements add up to.
     pub fn state(&self) -> &State {
-        self.graph.state()
+        self.graph().state()
     }
 
     /// The statements.
     pub fn graph(&self) -> &Graph {
-        &self.graph
+        self.statements.counting()
+    }
+
+    /// The statements that others may hear of: without those of this device that are not on its disk yet.
+    pub fn told(&self) -> &Graph {
+        self.statements.told()
     }
 
     /// The fabric's keys that are here.
@@ -233,7 +254,7 @@ impl Membership {
 
     /// A trust stream serves a peer.
     pub fn opened(&mut self, peer: DeviceId, now: Now) {
-        let exchange = Exchange::new(peer, false, &self.graph, now);
+        let exchange = Exchange::new(self.me(), peer, false, self.told(), now);
         self.exchanges.insert(peer, exchange);
         self.drain(now);
     }
@@ -248,7 +269,11 @@ impl Membership {
         let Some(exchange) = self.exchanges.get_mut(&peer) else { return };
         match codec::decode::<TrustMessage>(bytes, FRAME_BYTES_MAX) {
             Ok(message) => {
-                exchange.handle_input(exchange::Input::Message(message), &self.graph, now);
+                exchange.handle_input(
+                    exchange::Input::Message(message),
+                    self.statements.told(),
+                    now,
+                );
                 self.drain(now);
             }
             Err(_) => {
@@ -272,8 +297,12 @@ impl Membership {
                     self.outputs.push(MembershipOutput::Send(peer, codec::encode(&message)));
                 }
                 exchange::Output::Learned(statements) => {
-                    self.enter(statements, now);
+                    let added = self.statements.learn(statements);
+                    self.entered(added);
+                    self.tell(now);
                 }
+                // One that was put out a moment ago does not know yet.
+                exchange::Output::Merged if self.state().member(&peer).is_none() => {}
                 exchange::Output::Merged => {
                     self.outputs.push(MembershipOutput::Admit(peer));
                     self.want_keys(peer, now);
@@ -288,39 +317,54 @@ impl Membership {
         }
     }
 
-    /// Takes statements into the graph. A bad one is passed over.
-    fn enter(&mut self, statements: Vec<Signed>, now: Now) {
-        let mut added = Vec::new();
-        for signed in statements {
-            if let Ok(Inserted::Added(ids)) = self.graph.insert(signed) {
-                added.extend(ids);
-            }
-        }
+    /// Statements entered the graph: they are stored, and count.
+    fn entered(&mut self, added: Vec<StatementId>) {
         if added.is_empty() {
             return;
         }
-        self.keyring.learn(&self.graph);
+        self.keyring.learn(self.statements.counting());
         let signed: Vec<Signed> =
-            added.iter().filter_map(|id| self.graph.get(id)).cloned().collect();
+            added.iter().filter_map(|id| self.graph().get(id)).cloned().collect();
         self.outputs.push(MembershipOutput::Learned { statements: added, writes: store(&signed) });
+    }
+
+    /// Others may hear of more than before.
+    fn tell(&mut self, now: Now) {
         for exchange in self.exchanges.values_mut() {
-            exchange.handle_input(exchange::Input::Changed, &self.graph, now);
+            exchange.handle_input(exchange::Input::Changed, self.statements.told(), now);
         }
     }
 
+    /// Statements are on the disk. Those of this device are told to all.
+    pub fn stored(&mut self, statements: &[StatementId], now: Now) {
+        if self.statements.stored(statements) {
+            self.tell(now);
+            self.drain(now);
+        }
+    }
+
+    /// The disk did not take statements. Those of this device count no more, and nobody has heard of them.
+    /// Gives whether there are such.
+    pub fn refused(&mut self, statements: &[StatementId]) -> bool {
+        self.statements.refused(statements)
+    }
+
     fn want_keys(&mut self, peer: DeviceId, now: Now) {
-        let lacking = self.keyring.lacking(self.graph.state());
+        let lacking = self.keyring.lacking(self.state());
         if let Some(exchange) = self.exchanges.get_mut(&peer)
             && !lacking.is_empty()
         {
-            exchange.handle_input(exchange::Input::Want(lacking), &self.graph, now);
+            let told = self.statements.told();
+            exchange.handle_input(exchange::Input::Want(lacking), told, now);
         }
     }
 
     fn seal(&mut self, peer: DeviceId, to: AgreementKey, keys: &[KeyName], now: Now) {
-        let sealed = self.keyring.seal_for(self.graph.state(), to, keys, &mut self.rng);
+        let sealed =
+            self.keyring.seal_for(self.statements.counting().state(), to, keys, &mut self.rng);
         if let Some(exchange) = self.exchanges.get_mut(&peer) {
-            exchange.handle_input(exchange::Input::Keys(sealed), &self.graph, now);
+            let told = self.statements.told();
+            exchange.handle_input(exchange::Input::Keys(sealed), told, now);
         }
     }
 
@@ -344,9 +388,9 @@ impl Membership {
     ///
     /// This device may not.
     pub fn add(&mut self, new: NewDevice, now: Now) -> Result<Signed, AuthorError> {
-        let author = Author::new(&self.graph, &self.keyring, self.secret.signing());
+        let author = Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
         let signed = author.add(new, now.wall, &mut self.rng)?;
-        self.say(signed.clone(), now);
+        self.say(signed.clone());
         Ok(signed)
     }
 
@@ -356,23 +400,95 @@ impl Membership {
     ///
     /// This device may not.
     pub fn revoke(&mut self, device: DeviceId, now: Now) -> Result<(), AuthorError> {
-        let author = Author::new(&self.graph, &self.keyring, self.secret.signing());
+        let author = Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
         let signed = author.revoke(device, now.wall, &mut self.rng)?;
-        self.say(signed, now);
+        self.say(signed);
         Ok(())
     }
 
-    fn say(&mut self, signed: Signed, now: Now) {
-        self.enter(vec![signed], now);
+    /// Gives a device, or the fabric, another name.
+    ///
+    /// # Errors
+    ///
+    /// This device may not.
+    pub fn rename(
+        &mut self,
+        device: Option<DeviceId>,
+        name: Name,
+        now: Now,
+    ) -> Result<(), AuthorError> {
+        let author = Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
+        let signed = author.rename(device, name, now.wall)?;
+        self.say(signed);
+        Ok(())
+    }
+
+    /// Gives a device another role.
+    ///
+    /// # Errors
+    ///
+    /// This device may not.
+    pub fn set_role(&mut self, device: DeviceId, role: Role, now: Now) -> Result<(), AuthorError> {
+        let author = Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
+        let signed = author.set_role(device, role, now.wall, &mut self.rng)?;
+        self.say(signed);
+        Ok(())
+    }
+
+    /// Brings a suspended device back: answers one after the other all that suspends it.
+    ///
+    /// # Errors
+    ///
+    /// This device may not.
+    pub fn keep(&mut self, device: DeviceId, now: Now) -> Result<(), AuthorError> {
+        let is_suspended =
+            |state: &State| state.devices.get(&device).is_some_and(Device::is_suspended);
+        loop {
+            let author =
+                Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
+            let signed = author.keep(device, None, now.wall, &mut self.rng)?;
+            let before = self.state().devices.get(&device).map(|it| it.standing);
+            self.say(signed);
+            let after = self.state().devices.get(&device).map(|it| it.standing);
+            // Each answers one cause for good, so the next cause is another.
+            if !is_suspended(self.state()) || before == after {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes statements that the root made here. Gives how many entered.
+    pub fn take(&mut self, statements: Vec<Signed>) -> usize {
+        let added = self.statements.say(statements);
+        let count = added.len();
+        self.entered(added);
+        count
+    }
+
+    /// Makes the statement that puts `next` in the place of this device's key. It is not entered: that is
+    /// [`Self::take_stored`], when it is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// This device may not.
+    pub fn rotate(&mut self, next: &DeviceSecret, now: Now) -> Result<Signed, AuthorError> {
+        let author = Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
+        author.rotate(next, now.wall, &mut self.rng)
+    }
+
+    /// Enters a statement that is on the disk already, and tells the peers.
+    pub fn take_stored(&mut self, signed: Signed, now: Now) {
+        if self.statements.learn(vec![signed]).is_empty() {
+            return;
+        }
+        self.keyring.learn(self.statements.counting());
+        self.tell(now);
         self.drain(now);
     }
 
-    /// When a device was added, by the adding device's clock.
-    pub fn added_at(&self, device: &Device) -> Option<WallTime> {
-        let signed = self.graph.get(&device.added)?;
-        let statement: weft_protocol::statement::Statement =
-            codec::decode(&signed.bytes, STATEMENT_ROW_BYTES_MAX).ok()?;
-        Some(statement.time)
+    fn say(&mut self, signed: Signed) {
+        let added = self.statements.say(vec![signed]);
+        self.entered(added);
     }
 
     /// This device's role.
@@ -386,8 +502,8 @@ impl replica::Members for Membership {
         self.state().may_write(device)
     }
 
-    fn is_revoked(&self, device: &DeviceId) -> bool {
-        self.state().revocation(device).is_some()
+    fn is_gone(&self, device: &DeviceId) -> bool {
+        self.state().devices.get(device).is_some_and(|device| !device.is_active())
     }
 }
 

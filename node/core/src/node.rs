@@ -14,7 +14,7 @@ use weft_protocol::{
     frame::Protocol,
     graph::StepIndex,
     host_call::Refusal,
-    id::{BootId, DeviceId, DocumentId, RunId, SegmentId, TimerId},
+    id::{BootId, DeviceId, DocumentId, RunId, SegmentId, StatementId, TimerId},
     row::{Row, Table, Write},
     time::{Now, Timestamp},
     value::Value,
@@ -22,7 +22,7 @@ use weft_protocol::{
 
 use crate::{
     Context, Input, NodeConfig, Output, StartError, Ticket,
-    audit::{self, Chain},
+    audit::{self, Chain, Lineage},
     dispatch::{self, Dispatch, Requester, Task},
     door::{DoorId, Event, Reply},
     env::{Batch, Env, Neighbour},
@@ -45,11 +45,12 @@ enum After {
     Dispatch(dispatch::Persisting),
     Runs(runs::Persisting),
     Replica(replica::Ticket),
-    Membership,
+    Membership(Vec<StatementId>),
     Invitation(u64),
     Timers(Vec<schedule::DueTimer>),
     /// A door waits for it.
     Done(DoorId),
+    Rotated,
     Shown(Head),
     Nothing,
 }
@@ -64,6 +65,8 @@ pub struct Node {
     invitations: Invitations,
     /// Devices that belonged and do not now.
     gone: BTreeSet<DeviceId>,
+    /// Those of them that are out for good.
+    out: BTreeSet<DeviceId>,
     links: Links,
     presence: PresenceTable,
     registry: Registry,
@@ -89,6 +92,8 @@ pub struct Node {
     /// The devices that were asked for steps of another owner's runs, by agents that run here.
     asked: BTreeMap<RunId, BTreeSet<DeviceId>>,
     settling: Vec<Settling>,
+    /// Another key is taking the place of this device's.
+    rotation: Option<Rotation>,
     outputs: VecDeque<Output>,
 }
 
@@ -154,8 +159,14 @@ macro_rules! documents {
 }
 
 mod answers;
+mod departure;
+mod devices;
 mod peers;
+mod root;
+mod rotation;
 mod routes;
+
+use rotation::Rotation;
 
 impl Node {
     /// Takes up what is persisted.
@@ -170,7 +181,9 @@ impl Node {
         let entropy = ChaCha20Rng::from_seed(draw(&mut rng));
         let membership = Membership::open(secret, entropy, context.rows)?;
         let fabric = membership.fabric();
-        let chain = Chain::open(key.clone(), SegmentId::from_bytes(draw(&mut rng)), context.rows)?;
+        let lineage = Lineage::new(me, &membership.graph().former(&me));
+        let segment = SegmentId::from_bytes(draw(&mut rng));
+        let chain = Chain::open_last(key.clone(), segment, &lineage, context.rows)?;
         let start_nonce = StartNonce(draw(&mut rng));
         let nonces = ChaCha20Rng::from_seed(draw(&mut rng));
         let replica = Replica::new(key.clone(), &fabric, start_nonce, context.rows)?;
@@ -178,10 +191,11 @@ impl Node {
             me,
             boot,
             rng,
-            gone: membership.gone().into_iter().collect(),
+            gone: BTreeSet::new(),
+            out: BTreeSet::new(),
             membership,
             invitations: Invitations::default(),
-            links: Links::default(),
+            links: Links::open(context.rows)?,
             presence: PresenceTable::new(key.clone(), boot),
             registry: Registry::new(agents),
             replica,
@@ -203,14 +217,22 @@ impl Node {
             wrote: BTreeMap::new(),
             asked: BTreeMap::new(),
             settling: Vec::new(),
+            rotation: None,
             outputs: VecDeque::new(),
         };
+        let is_first_start = node.chain.head().is_none();
         let mut writes = node.chain.start(boot, context.now.wall);
+        if is_first_start {
+            let unrecorded = node.unrecorded();
+            writes.extend(node.record_statements(&unrecorded, context.now.wall));
+        }
         // On the disk before anything is written under it, so that no later start can draw it unseen.
         let row = Row::named(Table::Node, &[], b"start nonce");
         writes.push(Write::Put(row, start_nonce.0.to_vec()));
         node.persist(Batch::synced(writes), After::Nothing);
-        node.outputs.push_back(Output::Members(node.membership.others()));
+        (node.gone, node.out) = (node.gone_now(), node.out_now());
+        node.adopt_late(context);
+        node.outputs.push_back(Output::Members(node.served()));
         for (device, addresses) in node.membership.remembered(context.rows)? {
             node.addresses.insert(device, addresses.clone());
             node.outputs.push_back(Output::Remember { device, addresses });
@@ -228,6 +250,7 @@ impl Node {
             node.warn(unreadable);
         }
         node.settle_kept(me, context);
+        node.settle_former(context);
         node.pump(context);
         Ok(node)
     }
@@ -326,6 +349,7 @@ impl Node {
             }
             Input::Connected { device, address } => {
                 self.links.connected(device, address, now.wall);
+                self.hear(device, now, true);
                 self.invitations.met(&device, now, &mut self.membership);
                 if let Some(subject) = self.membership.subject(&device) {
                     self.tell_watchers(Event::DeviceHere { name: subject.name });
@@ -342,9 +366,10 @@ impl Node {
             }
             Input::Frame { stream, bytes } => {
                 if let Some((device, protocol)) = self.links.stream(stream) {
-                    // What comes late on a run stream that was replaced was cut off.
+                    // What comes late on a run stream that was replaced was cut off, and heads on a later
+                    // stream are of a later start.
                     let late = self.links.to(&device, protocol) != Some(stream);
-                    if !(late && protocol == Protocol::Run) {
+                    if !(late && matches!(protocol, Protocol::Run | Protocol::Audit)) {
                         self.frame(device, protocol, &bytes, context);
                     }
                 }
@@ -417,6 +442,7 @@ impl Node {
                 self.invitations.closed(endpoint, link, now, &mut self.membership);
             }
             Input::Command { door, command } => self.command(door, command, context),
+            Input::Rotate { door, next } => self.rotate(door, &next, context),
             Input::DoorClosed { door } => {
                 let runs = self.runs.door_closed(door);
                 let neighbours = self.neighbours();
@@ -499,8 +525,12 @@ impl Node {
 
     /// Has a batch persisted when this input is done with.
     fn persist(&mut self, batch: Batch, after: After) {
+        self.persist_all(batch, vec![after]);
+    }
+
+    fn persist_all(&mut self, batch: Batch, after: Vec<After>) {
         let is_too_large = batch.check().is_err();
-        self.unsent.push(Unsent { batch, after: vec![after], is_too_large });
+        self.unsent.push(Unsent { batch, after, is_too_large });
     }
 
     /// Hands to the disk what this input gave to persist: in the order of the audit records, so that
@@ -553,7 +583,7 @@ impl Node {
                 env.committed(ticket);
                 self.offer_agents(context);
             }
-            After::Membership => {}
+            After::Membership(statements) => self.membership.stored(&statements, context.now),
             After::Invitation(endpoint) => {
                 let contacts = self.contacts(context.now);
                 let membership = &mut self.membership;
@@ -574,6 +604,7 @@ impl Node {
                 self.broadcast(Protocol::Audit, &codec::encode(&message), None);
             }
             After::Done(door) => self.reply(door, Reply::Done),
+            After::Rotated => self.rotated(context),
             After::Nothing => {}
         }
     }
@@ -608,7 +639,14 @@ impl Node {
                 let reason = reason.to_owned();
                 self.reply(door, Reply::Refused { refusal: Refusal::Failed, reason });
             }
-            After::Membership | After::Timers(_) | After::Shown(_) | After::Nothing => {}
+            After::Rotated => self.rotation_failed(reason),
+            After::Membership(statements) => {
+                if self.membership.refused(&statements) {
+                    self.version += 1;
+                    self.devices_changed(Vec::new(), Vec::new(), context);
+                }
+            }
+            After::Timers(_) | After::Shown(_) | After::Nothing => {}
         }
     }
 
@@ -649,7 +687,12 @@ impl Node {
         if current.as_ref().and_then(|current| current.get(&field)) == Some(&offer) {
             return;
         }
-        let edit = replica::Edit::Update { id, content: Value::map([(field, offer)]) };
+        // What this device offered under its former keys goes with them.
+        let former = self.former().into_iter().map(|key| self.registry.own_offer(&key).0);
+        let former =
+            former.filter(|field| current.as_ref().is_some_and(|it| it.get(field).is_some()));
+        let fields = former.map(|field| (field, Value::Null)).chain([(field, offer)]);
+        let edit = replica::Edit::Update { id, content: Value::map(fields.collect::<Vec<_>>()) };
         match self.replica.prepare(vec![edit], &documents!(self, context)) {
             Ok(prepared) => {
                 let batch = Batch::ordered(prepared.writes);
@@ -690,7 +733,18 @@ impl Node {
             .collect()
     }
 
+    /// A member was heard.
+    fn hear(&mut self, device: DeviceId, now: Now, is_turn: bool) {
+        if self.membership.subject(&device).is_none() {
+            return;
+        }
+        if let Some(write) = self.links.hear(device, now.wall, is_turn) {
+            self.persist(Batch::ordered(vec![write]), After::Nothing);
+        }
+    }
+
     fn name(&self, device: &DeviceId) -> String {
+        let device = &self.membership.state().successor(device);
         self.membership.subject(device).map_or_else(|| device.short(), |subject| subject.name)
     }
 

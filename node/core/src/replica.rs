@@ -36,12 +36,14 @@ mod arrival;
 mod vouching;
 mod parking;
 mod graves;
+mod adoption;
 
 pub use edit::{Edit, EditError, Prepared};
 pub use listing::Listed;
 pub use shelf::LoadError;
 pub use writing::Ticket;
 
+use adoption::Adoptions;
 use edit::Author;
 use index::{Entry, Index};
 use parking::Parking;
@@ -56,8 +58,9 @@ pub trait Members {
     /// Whether changes of `device` to this document are to be applied.
     fn may_write(&self, device: &DeviceId, document: &DocumentId, kind: &DocumentKind) -> bool;
 
-    /// Whether `device` was revoked.
-    fn is_revoked(&self, device: &DeviceId) -> bool;
+    /// Whether `device` belonged and does not now: it was put out, another key took its place, or it is
+    /// suspended. Then others vouch for what it wrote.
+    fn is_gone(&self, device: &DeviceId) -> bool;
 }
 
 /// What is handed in with each input.
@@ -86,7 +89,7 @@ pub enum Input {
     Closed(DeviceId),
     /// A message came on it.
     Message(DeviceId, SyncMessage),
-    /// A batch, from [`Output::Persist`] or [`Replica::prepare`], is persisted.
+    /// A batch, from [`Output::Persist`], [`Replica::prepare`] or [`Replica::adopt`], is persisted.
     Persisted(Ticket),
     /// It is not, and will not be.
     PersistFailed(Ticket),
@@ -155,6 +158,7 @@ pub struct Replica {
     parking: Parking,
     shelf: Shelf,
     writing: Writing,
+    adoptions: Adoptions,
     sessions: BTreeMap<DeviceId, Session>,
     outputs: VecDeque<Output>,
     refused: u64,
@@ -186,6 +190,7 @@ impl Replica {
             parking: Parking::load(rows)?,
             shelf: Shelf::new(author.actor()),
             writing: Writing::default(),
+            adoptions: Adoptions::default(),
             sessions: BTreeMap::new(),
             outputs: VecDeque::new(),
             refused: 0,
@@ -232,6 +237,7 @@ impl Replica {
     }
 
     fn on_persisted(&mut self, ticket: Ticket, context: &Context<'_>) {
+        let adopted = self.adoptions.take(ticket);
         for key in self.writing.close(ticket) {
             let Some(done) = self.writing.persisted(&key, ticket) else { continue };
             let Pending { entry, remote, .. } = done;
@@ -240,9 +246,11 @@ impl Replica {
             self.outputs.push_back(Output::Changed { document: key.document, kind, remote });
             self.free(&key, context);
         }
+        self.tell_adopted(&adopted);
     }
 
     fn on_persist_failed(&mut self, ticket: Ticket, context: &Context<'_>) {
+        drop(self.adoptions.take(ticket));
         for key in self.writing.close(ticket) {
             if self.writing.failed(&key, ticket) {
                 self.shelf.remove(&key);
@@ -338,7 +346,14 @@ impl Replica {
         self.shelf.load(key, kind, pending, rows).map_err(|error| {
             self.set_aside(key, error.to_string());
             error.to_string()
-        })
+        })?;
+        if let Some(loaded) = self.shelf.get_mut(key) {
+            for (vouch, signed) in self.adoptions.of(key) {
+                let voucher = (vouch.actor(), signed.author);
+                loaded.vouches.insert(voucher, (vouch.clone(), signed.clone()));
+            }
+        }
+        Ok(())
     }
 
     fn set_aside(&mut self, key: &DocumentKey, reason: String) {

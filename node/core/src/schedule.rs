@@ -7,12 +7,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use weft_protocol::{
-    id::{DocumentId, TimerId},
+    id::{DeviceId, DocumentId, TimerId},
     row::{Item, ReadError, Row, Rows, Table, Write},
     time::{Now, Timestamp, WallTime},
     timer::Timer,
     value::Value,
 };
+use weft_trust::state::State;
 
 /// A timer that was due so long before this device saw it is not shown any more.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -100,6 +101,12 @@ impl Schedule {
     }
 }
 
+/// The device that a timer fires on: where the key of the one that was named was replaced, the device under
+/// its new key. Nothing else moves a timer but a person.
+pub fn fires_on(timer: &Timer, state: &State) -> DeviceId {
+    state.successor(&timer.fires_on)
+}
+
 /// The document that holds a timer.
 pub fn document(timer: &Timer) -> Value {
     Value::map([
@@ -131,7 +138,7 @@ pub const fn document_id(id: TimerId) -> DocumentId {
 
 #[cfg(test)]
 mod tests {
-    use weft_protocol::{id::DeviceId, row::MemoryRows};
+    use weft_protocol::row::MemoryRows;
 
     use super::*;
 

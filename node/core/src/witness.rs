@@ -4,6 +4,16 @@
 //! it, so that a chain that is rewritten, cut or forked afterwards is named by the others. A device that
 //! is shown a head of its own that it lacks was set back, and owns up to it in its chain; two heads for
 //! one place of a segment are a fork, whose proof is kept and goes to all devices.
+//!
+//! A disk that was set back and a copy of a disk look alike at a start. They differ by what comes later:
+//! starts of one machine follow each other. So another machine runs with a device's key where
+//!
+//! - a witness that has countersigned what the device wrote since its start shows it a later head which
+//!   the device never wrote (`Witnesses::is_after_own`);
+//! - a device shows the head of a start after another start has taken its place (`Witnesses::is_over`).
+//!
+//! Neither of the two can know that it is the real one. Both say so, and own up to nothing any more: the
+//! other goes on, and each owning up would be the other's next lost head.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,11 +26,11 @@ use weft_protocol::{
     id::DeviceId,
     row::{Item, ReadError, Row, Rows, Table, Write},
     signed::Signed,
-    time::Timestamp,
+    time::{Timestamp, WallTime},
     witness::{Fork, SignedHead, WITNESS_BYTES_MAX, Witness},
 };
 
-use crate::audit::{self, Chain};
+use crate::audit::Chain;
 
 /// Heads are shown at most so often: a burst of records is one head.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
@@ -31,6 +41,12 @@ const RECENT_MAX: usize = 64;
 
 /// The row of a chain's scope that holds the proof of its being forked.
 const FORK: &[u8] = b"fork";
+
+/// The row of a chain's scope that says since when another machine is known to run with its key.
+const COPIED: &[u8] = b"copied";
+
+/// The most bytes of a stored time.
+const TIME_BYTES_MAX: usize = 16;
 
 /// What came of a message.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -44,6 +60,9 @@ pub struct Seen {
     /// A head of this device's own chain that its disk has lost: the chain must own up to it
     /// ([`Chain::recover`]) in the transaction of the writes.
     pub lost: Option<Head>,
+    /// Another machine runs with the key of that device, which was not known here:
+    /// [`Witnesses::copied`] follows.
+    pub copied: Option<DeviceId>,
     /// What a person should know.
     pub warning: Option<String>,
 }
@@ -56,12 +75,20 @@ pub struct Witnesses {
     others: BTreeMap<DeviceId, SignedHead>,
     /// The last heads of each other device that were seen here since the start.
     recent: BTreeMap<DeviceId, VecDeque<SignedHead>>,
+    /// The last head of each start of another device that a later one took the place of, as seen here since
+    /// the start.
+    over: BTreeMap<DeviceId, VecDeque<Head>>,
     /// The furthest head of this device that each other device countersigned.
     mine: BTreeMap<DeviceId, Head>,
+    /// The furthest position of what this device wrote since its start that each other device
+    /// countersigned.
+    own: BTreeMap<DeviceId, u64>,
     /// Lost heads that the chain has owned up to since the start.
     recovered: Vec<Head>,
     /// The chains that are forked.
     forks: BTreeMap<DeviceId, Fork>,
+    /// The devices with whose key another machine runs, and since when that is known.
+    copies: BTreeMap<DeviceId, WallTime>,
     /// The head that is being made durable, or was.
     asked: Option<Head>,
     asked_at: Timestamp,
@@ -77,9 +104,13 @@ impl Witnesses {
     /// The rows cannot be read.
     pub fn open(me: DeviceId, rows: &dyn Rows) -> Result<Self, ReadError> {
         let (mut others, mut mine, mut forks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut copies = BTreeMap::new();
         for (row, bytes) in rows.scan_table(Table::Witness)? {
             if row.item == Item::Named(FORK.to_vec()) {
                 forks.extend(Fork::decode(&bytes).map(|fork| (fork.device(), fork)));
+            } else if row.item == Item::Named(COPIED.to_vec()) {
+                let device = row.scope.try_into().map(DeviceId::from_bytes);
+                copies.extend(device.ok().zip(codec::decode(&bytes, TIME_BYTES_MAX).ok()));
             } else if let Some(witness) = read(&row.scope, &row.item, &bytes) {
                 let head = *witness.head().head();
                 if head.device == me {
@@ -93,9 +124,12 @@ impl Witnesses {
             me,
             others,
             recent: BTreeMap::new(),
+            over: BTreeMap::new(),
             mine,
+            own: BTreeMap::new(),
             recovered: Vec::new(),
             forks,
+            copies,
             asked: None,
             asked_at: Timestamp::ZERO,
             durable: None,
@@ -138,6 +172,18 @@ impl Witnesses {
     /// The chains that are known to be forked, with the proof.
     pub fn forks(&self) -> impl Iterator<Item = &Fork> {
         self.forks.values()
+    }
+
+    /// The devices with whose key another machine runs, and since when that is known.
+    pub fn copies(&self) -> impl Iterator<Item = (&DeviceId, WallTime)> {
+        self.copies.iter().map(|(device, since)| (device, *since))
+    }
+
+    /// Another machine runs with the key of a device. Gives what keeps that in mind.
+    pub fn copied(&mut self, device: DeviceId, now: WallTime) -> Write {
+        self.copies.insert(device, now);
+        let row = Row::named(Table::Witness, device.as_bytes(), COPIED);
+        Write::Put(row, codec::encode(&now))
     }
 
     /// Takes in another device's head, its countersignature of a head, or the proof of a fork.
@@ -186,6 +232,9 @@ impl Witnesses {
             return self.learn(fork);
         }
         let head = *shown.head();
+        let is_known_copy = self.copies.contains_key(&head.device);
+        let copied = Some(head.device).filter(|_| self.is_over(&head) && !is_known_copy);
+        let is_copy = is_known_copy || copied.is_some();
         if let Some(known) = self.others.get(&head.device) {
             let answer = Some(countersigned(known, chain));
             // A disk that is set back goes on in another segment; in the same one an earlier head is late.
@@ -194,13 +243,22 @@ impl Witnesses {
             if is_late {
                 return Seen { answer, ..Seen::default() };
             }
-            let known = known.head().position;
-            if head.position <= known {
-                let warning = Some(format!(
-                    "the audit chain of {name} ends at record {}, and record {known} of it was seen here before: its disk was set back",
-                    head.position
-                ));
-                return Seen { answer, warning, ..Seen::default() };
+            let known = *known.head();
+            if head.position <= known.position {
+                let warning = (!is_copy).then(|| {
+                    format!(
+                        "the audit chain of {name} ends at record {}, and record {} of it was seen here before: its disk was set back",
+                        head.position, known.position
+                    )
+                });
+                return Seen { answer, copied, warning, ..Seen::default() };
+            }
+            if head.segment != known.segment {
+                let over = self.over.entry(head.device).or_default();
+                if over.len() >= RECENT_MAX {
+                    over.pop_front();
+                }
+                over.push_back(known);
             }
         }
         let recent = self.recent.entry(head.device).or_default();
@@ -214,20 +272,43 @@ impl Witnesses {
         Seen {
             writes: vec![Write::Put(row, codec::encode(witness.signed()))],
             answer: Some(AuditMessage::Witness(witness.signed().clone())),
+            copied,
             ..Seen::default()
         }
+    }
+
+    /// Whether a start that shows this head was seen to be followed by another start. Whoever shows it runs
+    /// now: a head is heard only on the newest stream with its device, which no machine opened that is gone.
+    fn is_over(&self, head: &Head) -> bool {
+        let mut over = self.over.get(&head.device).into_iter().flatten();
+        let current = self.others.get(&head.device).map(|known| known.head().segment);
+        current != Some(head.segment) && over.any(|it| it.segment == head.segment)
+    }
+
+    /// Whether a witness saw this head after one that this device wrote since its start: it countersigns
+    /// what is further than what it saw, so that this one is further, and came to it later.
+    fn is_after_own(&self, by: &DeviceId, head: &Head) -> bool {
+        self.own.get(by).is_some_and(|own| *own < head.position)
     }
 
     /// Another device has seen a head that this one signed.
     fn witnessed(&mut self, name: &str, witness: Witness, chain: &Chain, rows: &dyn Rows) -> Seen {
         let head = *witness.head().head();
-        let own = match audit::head_at(head.position, rows) {
+        let own = match chain.head_at(head.position, rows) {
             Ok(own) => own,
             Err(error) => return Seen { warning: Some(error.to_string()), ..Seen::default() },
         };
         let mut seen = Seen::default();
+        let by = witness.by();
+        let is_known_copy = self.copies.contains_key(&self.me);
         match own {
-            Some(own) if own.digest == head.digest => {}
+            Some(own) if own.digest == head.digest => {
+                let durable = self.durable.as_ref().map(|it| it.head().segment);
+                if durable == Some(head.segment) {
+                    let own = self.own.entry(by).or_default();
+                    *own = head.position.max(*own);
+                }
+            }
             Some(own) if own.segment == head.segment => {
                 let own = chain.sign(Head { digest: own.digest, ..head });
                 if let Some(fork) = Fork::of(own, witness.head().clone()) {
@@ -235,6 +316,11 @@ impl Witnesses {
                 }
             }
             Some(_) | None if self.is_owned_up_to(&head) => {}
+            // Not this machine's, so nothing that its chain must have.
+            Some(_) | None if is_known_copy || self.is_after_own(&by, &head) => {
+                seen.copied = Some(self.me).filter(|_| !is_known_copy);
+                return seen;
+            }
             Some(_) | None => {
                 self.recovered.push(head);
                 seen.lost = Some(head);
@@ -245,7 +331,6 @@ impl Witnesses {
                 ));
             }
         }
-        let by = witness.by();
         if self.mine.get(&by).is_none_or(|known| known.position < head.position) {
             self.mine.insert(by, head);
             let row = Row::named(Table::Witness, self.me.as_bytes(), by.as_bytes());

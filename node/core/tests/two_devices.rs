@@ -47,6 +47,9 @@ mod once;
 #[path = "two_devices/stops.rs"]
 mod stops;
 
+#[path = "two_devices/denials.rs"]
+mod denials;
+
 #[path = "two_devices/limits.rs"]
 mod limits;
 
@@ -456,7 +459,8 @@ impl Fabric {
             | Body::Withdrawn
             | Body::Trust { .. }
             | Body::Operator { .. }
-            | Body::Strangers { .. } => None,
+            | Body::Strangers { .. }
+            | Body::Denials { .. } => None,
         };
         self.records(device).into_iter().filter_map(word).collect()
     }

@@ -151,7 +151,7 @@ fn a_disk_that_was_set_back_shows_as_a_gap_that_the_chain_owns_up_to() {
     let old = rows.clone();
     let mut before = first;
     act(&mut before, 6, &mut rows);
-    let (lost, earlier) = (before.head().unwrap(), head_at(17, &rows).unwrap().unwrap());
+    let (lost, earlier) = (before.head().unwrap(), before.head_at(17, &rows).unwrap().unwrap());
     assert_eq!(lost.position, 20);
 
     let mut rows = old;

@@ -67,6 +67,12 @@ pub enum Fault {
     /// Another device countersigned a record past the end.
     #[error("the chain ends before record {0}, which another device countersigned")]
     CutOff(u64),
+    /// A record that was added after another key took the place of the one that signed it.
+    #[error("record {0} was added after the key was replaced")]
+    Outlived(u64),
+    /// The chain of the key that took this one's place does not say where this chain ends.
+    #[error("the chain of the key that took this one's place doesn't name its end")]
+    Unnamed,
 }
 
 impl Fault {
@@ -79,7 +85,9 @@ impl Fault {
             | Self::Unchained(position)
             | Self::Moved { at: position, .. }
             | Self::Rewritten(position)
-            | Self::CutOff(position) => *position,
+            | Self::CutOff(position)
+            | Self::Outlived(position) => *position,
+            Self::Unnamed => 0,
         }
     }
 }
@@ -115,6 +123,8 @@ pub struct Checked {
     pub head: Option<Head>,
     /// Where the disk was set back, as the chain says itself.
     pub setbacks: Vec<Setback>,
+    /// The end of the former key's chain, as the first record of this one names it.
+    pub former: Option<Head>,
 }
 
 /// Checks a chain that is handed over record by record. Needs the device's public key only.
@@ -186,13 +196,17 @@ impl Verifier {
             return Err(if position == at { Fault::Forged(position) } else { Fault::Missing(at) });
         }
         let link: Link = codec::decode(&signed.bytes, RECORD_BYTES_MAX).map_err(unreadable)?;
-        let lost = match link.kind {
+        let (lost, former) = match link.kind {
             BodyKind::Segment => {
                 let record: Record =
                     codec::decode(&signed.bytes, RECORD_BYTES_MAX).map_err(unreadable)?;
-                if let Body::Segment { recovered, .. } = record.body { recovered } else { None }
+                if let Body::Segment { recovered, former, .. } = record.body {
+                    (recovered, former)
+                } else {
+                    (None, None)
+                }
             }
-            BodyKind::Checkpoint | BodyKind::Other => None,
+            BodyKind::Checkpoint | BodyKind::Other => (None, None),
         };
         // Only a record behind a lost head may stand further on, and only its own device may say so.
         let is_recovery = lost.is_some_and(|lost| lost.position.checked_add(1) == Some(position))
@@ -213,6 +227,9 @@ impl Verifier {
             };
         if !follows {
             return Err(Fault::Unchained(position));
+        }
+        if position == 0 {
+            self.checked.former = former;
         }
         if let Some(lost) = lost {
             let missing = (position > at).then(|| (at, position - 1));
@@ -320,7 +337,7 @@ impl Verifier {
     }
 }
 
-/// Checks the whole chain of `device` in `rows` against heads that others countersigned.
+/// Checks the whole chain of `device`, a home's first key, in `rows` against heads that others countersigned.
 ///
 /// # Errors
 ///
@@ -331,11 +348,19 @@ pub fn verify(
     rows: &dyn Rows,
     signatures: Signatures,
 ) -> Result<Checked, Fault> {
-    let mut verifier = Verifier::new(device, witnessed, signatures);
+    verify_in(Verifier::new(device, witnessed, signatures), &[], rows)
+}
+
+/// Checks the whole chain that lies in `scope`.
+pub(super) fn verify_in(
+    mut verifier: Verifier,
+    scope: &[u8],
+    rows: &dyn Rows,
+) -> Result<Checked, Fault> {
     loop {
         let from = verifier.next;
         let batch = rows
-            .scan_from(Table::Audit, &[], from, VERIFY_ROWS)
+            .scan_from(Table::Audit, scope, from, VERIFY_ROWS)
             .map_err(|error| Fault::Unreadable { position: from, why: error.to_string() })?;
         if batch.is_empty() {
             return verifier.finish();

@@ -292,6 +292,11 @@ impl Executor {
             (decision, spent) = consent::settle(decision, &offer, input, env);
         }
         let allowed = decision.allows();
+        if !allowed && from != env.me && !self.denials.denied(from, env.now.mono) {
+            let reason =
+                format!("{} (too many denials: this one is only counted)", decision.reason);
+            return Err(failure(Refusal::Denied, reason));
+        }
         let policy = env.policy_digest();
         let (intent, mut writes) = env.chain.append(
             Body::Intent {

@@ -7,7 +7,7 @@ use weft_protocol::{
     document::DocumentKind,
     graph::Label,
     host_call::{Due, HostCall, HostError, Refusal},
-    id::{DocumentId, TimerId},
+    id::{DeviceId, DocumentId, TimerId},
     timer::Timer,
     value::Value,
 };
@@ -103,12 +103,13 @@ impl Execution {
                     .collect();
                 timers.sort_by_key(|timer| (timer.due, timer.id));
                 let list = timers.into_iter().map(|timer| {
+                    let fires_on = env.name(&fires_on(&timer, env));
                     Value::map([
                         ("id", Value::Text(timer.id.to_string())),
                         ("label", Value::Text(timer.label)),
                         ("due", Value::Text(timer.local)),
                         ("due_unix_ms", Value::Int(timer.due.unix_millis())),
-                        ("fires_on", Value::Text(env.name(&timer.fires_on))),
+                        ("fires_on", Value::Text(fires_on)),
                     ])
                 });
                 Ok(Answer::Now(Value::List(list.collect())))
@@ -122,8 +123,9 @@ impl Execution {
                     .ok_or_else(|| error(Refusal::NotFound, "there is no such timer".into()))?;
                 self.writes.add(document.as_bytes());
                 self.edits.push(Edit::Delete { id: document });
-                let confirmed = timer.fires_on == env.me
-                    || env.neighbour(&timer.fires_on).is_some_and(|it| it.reachable);
+                let fires_on = fires_on(&timer, env);
+                let confirmed =
+                    fires_on == env.me || env.neighbour(&fires_on).is_some_and(|it| it.reachable);
                 Ok(Answer::Now(Value::Bool(confirmed)))
             }
             HostCall::Invoke { capability, arguments } => {
@@ -264,6 +266,10 @@ impl Execution {
         }
         Ok(())
     }
+}
+
+fn fires_on(timer: &Timer, env: &Env<'_>) -> DeviceId {
+    schedule::fires_on(timer, env.members.state())
 }
 
 fn invalid(reason: impl Into<String>) -> HostError {

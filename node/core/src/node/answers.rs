@@ -1,26 +1,27 @@
 //! What doors ask, and the answers that need no machine of their own.
 
 use weft_protocol::{
-    audit::Body,
     codec,
     decision::Decision,
     device::Role,
     document::DocumentKind,
     host_call::Refusal,
-    id::RunId,
-    row::{ReadError, Table},
+    id::{DeviceId, RunId},
+    row::ReadError,
     value::Value,
 };
-use weft_trust::state::{Device, Standing};
 
-use super::{After, Batch, Dispatch, Env, Named, Node, Requester, Task, audit, draw, runs};
+use super::{
+    After, Dispatch, Env, Named, Node, Requester, Task, audit, devices::DeviceChange, draw, runs,
+};
 use crate::{
     Context,
-    audit::{Checked, Signatures},
+    audit::{Checked, Lineage, Signatures},
     door::{
-        AgentView, AuditView, Command, DeviceView, DocumentView, DoorId, Explanation, ForkView,
-        Reply, RunView, Status, TimerView, Verification,
+        AgentView, AuditView, Command, DocumentView, DoorId, Explanation, ForkView,
+        FormerChainView, Reply, RunView, Status, TimerView, Verification,
     },
+    invitation::Offer,
     placement::device_named,
     registry::Installed,
     witness::{Witnessed, witnessed},
@@ -33,12 +34,29 @@ const RECORDS_MAX: usize = 10_000;
 
 impl Node {
     pub(super) fn command(&mut self, door: DoorId, command: Command, context: Context<'_>) {
+        if self.rotation.is_some() && !matches!(command, Command::Status | Command::Watch) {
+            let reason = "this device's key is being replaced; try again in a moment".to_owned();
+            return self.reply(door, Reply::Refused { refusal: Refusal::Failed, reason });
+        }
         let reply = match command {
             Command::Status => Ok(Reply::Status(Box::new(self.status(context)))),
             Command::Devices => Ok(Reply::Devices(self.device_views())),
+            Command::Device { device } => {
+                self.device(&device).map(|view| Reply::Device(Box::new(view)))
+            }
+            Command::Statements => {
+                Ok(Reply::Statements(self.membership.told().statements().cloned().collect()))
+            }
+            Command::TakeStatements { statements } => {
+                return self.take_statements(door, statements, context);
+            }
+            Command::TrustLog { limit } => Ok(Reply::TrustLog(self.trust_log(limit))),
             Command::Agents => Ok(Reply::Agents(self.agent_views())),
             Command::Do { words, plan, files, local_time, time_zone, can_ask } => {
-                match self.named(&plan) {
+                let named = self
+                    .must_belong("run commands")
+                    .and_then(|()| self.named(&plan).map_err(|reason| (Refusal::NotFound, reason)));
+                match named {
                     Ok(named) => {
                         let run = RunId::from_bytes(draw(&mut self.rng));
                         let request = runs::Request {
@@ -55,7 +73,7 @@ impl Node {
                         self.runs.start(run, Some(door), request, &mut env);
                         return;
                     }
-                    Err(reason) => Err((Refusal::NotFound, reason)),
+                    Err(refused) => Err(refused),
                 }
             }
             Command::Explain { plan } => self.explain(&plan, context),
@@ -88,17 +106,23 @@ impl Node {
             Command::Invite { role: Role::Keeper | Role::Guest, .. } => {
                 Err((Refusal::Invalid, "a device joins as member or admin".to_owned()))
             }
-            Command::Invite { role, confirmed_by_itself } => {
+            Command::Invite { role: Role::Admin, confirmed_by_itself: true, .. } => {
+                Err((Refusal::Invalid, "nobody becomes admin unseen".to_owned()))
+            }
+            Command::Invite { role, confirmed_by_itself, by_code } => {
                 if self.membership.role() == Some(Role::Admin) {
-                    self.invitations.open(door, role, confirmed_by_itself, &mut self.rng);
+                    let offer = Offer { role, confirmed_by_itself, by_code };
+                    let (membership, rng) = (&mut self.membership, &mut self.rng);
+                    self.invitations.open(door, offer, context.now, membership, rng);
                     return;
                 }
                 let why =
                     "only an admin device may invite; do it on one, or have this one made an admin";
                 Err((Refusal::Denied, why.to_owned()))
             }
-            Command::Confirm { yes, role: _ } => {
-                let asked = self.invitations.confirm(yes, context.now, &mut self.membership);
+            Command::Confirm { yes, role } => {
+                let membership = &mut self.membership;
+                let asked = self.invitations.confirm(yes, role, context.now, membership);
                 if asked {
                     Ok(Reply::Done)
                 } else {
@@ -109,11 +133,25 @@ impl Node {
                 self.invitations.close(context.now, &mut self.membership);
                 Ok(Reply::Done)
             }
-            Command::Revoke { device } => match self.revoke(door, &device, context) {
-                Ok(()) => return,
-                Err(refused) => Err(refused),
-            },
-            Command::Audit { position, limit } => audit_views(position, limit, context),
+            Command::Revoke { device } => {
+                let change = DeviceChange::Revoke { device };
+                return self.change_devices(door, change, context);
+            }
+            Command::Rename { device, name } => {
+                let change = DeviceChange::Rename { device, name };
+                return self.change_devices(door, change, context);
+            }
+            Command::SetRole { device, role, confirmed } => {
+                let change = DeviceChange::SetRole { device, role, confirmed };
+                return self.change_devices(door, change, context);
+            }
+            Command::Keep { device } => {
+                let change = DeviceChange::Keep { device };
+                return self.change_devices(door, change, context);
+            }
+            Command::Audit { key, position, limit } => {
+                self.audit_views(key.as_deref(), position, limit, context)
+            }
             Command::Verify { every_signature } => self.verify(every_signature, context),
             Command::Watch => Ok(Reply::Done),
         };
@@ -126,9 +164,8 @@ impl Node {
         let me = state.devices.get(&self.me);
         let here = self.membership.others();
         let mut warnings = self.warnings.clone();
-        if state.update_needed.is_some() {
-            warnings.push("the fabric uses a newer version of weft; update this device".into());
-        }
+        warnings.extend(self.trust_warnings());
+        warnings.extend(self.copy_warnings(context.now.wall));
         warnings.extend(self.witnesses.forks().map(|fork| self.fork_warning(fork)));
         Status {
             fabric: state.fabric,
@@ -138,6 +175,11 @@ impl Node {
             name: me.map_or_else(String::new, |me| me.name.as_str().to_owned()),
             kind: me.map_or(weft_protocol::device::Kind::Laptop, |me| me.kind),
             role: me.map_or(Role::Guest, |me| me.role),
+            standing: me.and_then(|me| {
+                let log = crate::trust_log::trust_log(self.membership.graph());
+                self.standing_view(&self.me, me, &log)
+            }),
+            update_needed: state.update_needed.is_some(),
             recovery: state.root.is_some(),
             addresses: self.presence.own().addresses.clone(),
             devices_here: here.iter().filter(|it| self.links.of(it).is_some()).count(),
@@ -149,38 +191,6 @@ impl Node {
             models: self.presence.own().models.iter().map(|model| model.name.clone()).collect(),
             warnings,
         }
-    }
-
-    fn device_views(&self) -> Vec<DeviceView> {
-        let state = self.membership.state();
-        let mut views: Vec<DeviceView> = state
-            .devices
-            .iter()
-            .map(|(id, device)| {
-                let link = self.links.of(id);
-                let this = *id == self.me;
-                let presence = self.presence.of(id);
-                let own = &self.presence.own().models;
-                let models = if this { Some(own) } else { presence.map(|it| &it.models) };
-                DeviceView {
-                    id: *id,
-                    name: device.name.as_str().to_owned(),
-                    kind: device.kind,
-                    role: device.role,
-                    state: standing(device, this || link.is_some()).to_owned(),
-                    this,
-                    address: link.map(|link| link.address.clone()),
-                    round_trip_micros: link.and_then(|link| link.round_trip_micros),
-                    since: link.map(|link| link.since).or_else(|| self.links.away_since(id)),
-                    models: models
-                        .map(|models| models.iter().map(|model| model.name.clone()).collect())
-                        .unwrap_or_default(),
-                    confirmed: device.confirmed,
-                }
-            })
-            .collect();
-        views.sort_by(|a, b| (!a.this, &a.name).cmp(&(!b.this, &b.name)));
-        views
     }
 
     fn agent_views(&self) -> Vec<AgentView> {
@@ -280,7 +290,10 @@ impl Node {
         Ok(Reply::Explained(explanations))
     }
 
-    fn run_views(&mut self, context: Context<'_>) -> Result<Vec<RunView>, (Refusal, String)> {
+    pub(super) fn run_views(
+        &mut self,
+        context: Context<'_>,
+    ) -> Result<Vec<RunView>, (Refusal, String)> {
         let entries = self.replica.list(&DocumentKind::RUN, "", DOCUMENTS_MAX, context.rows);
         let mut views: Vec<RunView> = entries
             .iter()
@@ -333,35 +346,9 @@ impl Node {
                 label: timer.label.clone(),
                 due: timer.due,
                 local: timer.local.clone(),
-                fires_on: self.name(&timer.fires_on),
+                fires_on: self.fires_on(timer),
             })
             .collect()
-    }
-
-    /// Puts a device out. The door is answered when that is on the disk.
-    fn revoke(
-        &mut self,
-        door: DoorId,
-        word: &str,
-        context: Context<'_>,
-    ) -> Result<(), (Refusal, String)> {
-        let subjects: Vec<_> = self.membership.subjects().collect();
-        let device = match word.parse() {
-            Ok(id) => id,
-            Err(_) => {
-                device_named(&subjects, word).map_err(|reason| (Refusal::NotFound, reason))?
-            }
-        };
-        self.membership
-            .revoke(device, context.now)
-            .map_err(|error| (Refusal::Denied, error.to_string()))?;
-        for output in self.membership.poll_outputs() {
-            self.on_membership(output, context);
-        }
-        let body = Body::Operator { action: "device revoke".into() };
-        let (_, writes) = self.chain.append(body, context.now.wall);
-        self.persist(Batch::synced(writes), After::Done(door));
-        Ok(())
     }
 
     fn verify(
@@ -369,22 +356,36 @@ impl Node {
         every_signature: bool,
         context: Context<'_>,
     ) -> Result<Reply, (Refusal, String)> {
-        let Witnessed { heads: witnessed, bogus } = witnessed(self.me, context.rows)
-            .map_err(|error| (Refusal::Failed, error.to_string()))?;
-        let heads = witnessed.iter().map(|(_, head)| *head).collect();
+        let failed = |error: ReadError| (Refusal::Failed, error.to_string());
+        let Witnessed { heads: own, bogus } = witnessed(self.me, context.rows).map_err(failed)?;
         let signatures = if every_signature { Signatures::Every } else { Signatures::Checkpoints };
-        let (checked, fault) = match audit::verify(self.me, heads, context.rows, signatures) {
-            Ok(checked) => (checked, None),
-            Err(fault) => {
-                let records = fault.position();
-                let checked = Checked { records, ..Checked::default() };
-                (checked, Some((fault.position(), fault.to_string())))
-            }
+        let heads = |key: &DeviceId| {
+            let found = witnessed(*key, context.rows)?;
+            Ok(found.heads.into_iter().map(|(_, head)| head).collect())
         };
-        let witnesses = witnessed
-            .into_iter()
-            .map(|(device, head)| (self.name(&device), head.position))
-            .collect();
+        let lineage = Lineage::new(self.me, &self.former());
+        let found = lineage.verify(heads, context.rows, signatures).map_err(failed)?;
+        let mut chains = found.into_iter().map(|found| {
+            let (checked, fault) = match found.result {
+                Ok(checked) => (checked, None),
+                Err(fault) => {
+                    let records = fault.position();
+                    let checked = Checked { records, ..Checked::default() };
+                    (checked, Some((fault.position(), fault.to_string())))
+                }
+            };
+            (found.key, checked, fault)
+        });
+        let (_, checked, fault) = chains.next().expect("a lineage has a last key");
+        let former = chains
+            .map(|(key, checked, fault)| {
+                let witnesses = witnessed(key, context.rows).map_err(failed)?.heads.len();
+                let Checked { records, head, .. } = checked;
+                Ok(FormerChainView { key, records, head, fault, witnesses })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let witnesses =
+            own.into_iter().map(|(device, head)| (self.titled(&device), head.position)).collect();
         let forks = self.witnesses.forks().map(|fork| ForkView {
             device: self.name(&fork.device()),
             position: fork.position(),
@@ -396,9 +397,10 @@ impl Node {
             head: checked.head,
             fault,
             witnesses,
-            bogus: bogus.iter().map(|device| self.name(device)).collect(),
+            bogus: bogus.iter().map(|device| self.titled(device)).collect(),
             setbacks: checked.setbacks.iter().map(|it| (it.at, it.to_string())).collect(),
             forks: forks.collect(),
+            former,
         }))
     }
 
@@ -414,32 +416,32 @@ impl Node {
             presences,
         }
     }
-}
 
-fn standing(device: &Device, here: bool) -> &'static str {
-    match device.standing {
-        Standing::Active if here => "here",
-        Standing::Active => "away",
-        Standing::Suspended { .. } => "suspended",
-        Standing::Revoked { .. } => "revoked",
+    fn audit_views(
+        &self,
+        key: Option<&str>,
+        position: u64,
+        limit: usize,
+        context: Context<'_>,
+    ) -> Result<Reply, (Refusal, String)> {
+        let lineage = Lineage::new(self.me, &self.former());
+        let key = match key {
+            None => self.me,
+            Some(word) => {
+                let mut keys = lineage.keys().filter(|key| key.to_string().starts_with(word));
+                let missing = || format!("this device never had a key {word:?}");
+                *keys.next().ok_or_else(|| (Refusal::NotFound, missing()))?
+            }
+        };
+        let failed = |error: ReadError| (Refusal::Failed, error.to_string());
+        let limit = limit.min(RECORDS_MAX);
+        let rows = lineage.records(&key, position, limit, context.rows).map_err(failed)?;
+        rows.into_iter()
+            .map(|(at, bytes)| {
+                let (signed, record) = audit::read(at, &bytes).map_err(failed)?;
+                Ok(AuditView { digest: signed.digest(), record })
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map(Reply::Audit)
     }
-}
-
-fn audit_views(
-    position: u64,
-    limit: usize,
-    context: Context<'_>,
-) -> Result<Reply, (Refusal, String)> {
-    let failed = |error: ReadError| (Refusal::Failed, error.to_string());
-    let rows = context
-        .rows
-        .scan_from(Table::Audit, &[], position, limit.min(RECORDS_MAX))
-        .map_err(failed)?;
-    rows.into_iter()
-        .map(|(at, bytes)| {
-            let (signed, record) = audit::read(at, &bytes).map_err(failed)?;
-            Ok(AuditView { digest: signed.digest(), record })
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map(Reply::Audit)
 }

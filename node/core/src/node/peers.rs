@@ -10,8 +10,10 @@ use weft_protocol::{
     presence::PresenceMessage,
     run::RunMessage,
     sync::SyncMessage,
+    time::WallTime,
     witness::Fork,
 };
+use weft_trust::state::Standing;
 
 use super::{After, Env, Node, draw};
 use crate::{
@@ -23,41 +25,11 @@ use crate::{
 };
 
 impl Node {
-    /// Who belongs moved: connections, leases and other devices' changes follow at once.
-    pub(super) fn devices_changed(&mut self, context: Context<'_>) {
-        self.outputs.push_back(Output::Members(self.membership.others()));
-        let gone: BTreeSet<DeviceId> = self.membership.gone().into_iter().collect();
-        let newly_gone: Vec<DeviceId> = gone.difference(&self.gone).copied().collect();
-        self.gone = gone;
-        for device in newly_gone {
-            self.presence.forget(&device);
-            self.void(device, context);
-        }
-        self.feed_replica(replica::Input::MembersChanged, context);
-        self.tell_watchers(Event::DevicesChanged);
-    }
-
-    /// What a device that was put out had asked for, or was asked for, is void.
-    pub(super) fn void(&mut self, device: DeviceId, context: Context<'_>) {
-        let documents = documents!(self, context);
-        let writes = self.replica.revoked(&device, &documents);
-        match writes {
-            Ok(writes) if !writes.is_empty() => {
-                self.persist(Batch::synced(writes), After::Nothing);
-            }
-            Ok(_) => {}
-            Err(error) => self.outputs.push_back(Output::Log { text: error.to_string() }),
-        }
-        let neighbours = self.neighbours();
-        let mut env = environment!(self, context, neighbours);
-        self.executor.void(&device, &mut env);
-        self.dispatch.void(&device, &mut env);
-    }
-
     pub(super) fn disconnected(&mut self, device: DeviceId, context: Context<'_>) {
         if !self.links.disconnected(&device, context.now.wall) {
             return;
         }
+        self.hear(device, context.now, true);
         self.membership.closed(&device);
         self.feed_replica(replica::Input::Closed(device), context);
         let neighbours = self.neighbours();
@@ -79,7 +51,7 @@ impl Node {
             self.membership.opened(device, context.now);
             return;
         }
-        if self.membership.subject(&device).is_none() {
+        if !self.serves(&device) {
             return;
         }
         match protocol {
@@ -136,6 +108,10 @@ impl Node {
             return;
         }
         let Some(subject) = self.membership.subject(&device) else { return };
+        if !self.serves(&device) {
+            return;
+        }
+        self.hear(device, context.now, false);
         let handled = match protocol {
             Protocol::Presence => {
                 codec::decode(bytes, FRAME_BYTES_MAX).map(|message| self.heard(device, message))
@@ -143,6 +119,7 @@ impl Node {
             Protocol::Sync => SyncMessage::decode(bytes).map(|message| {
                 self.feed_replica(replica::Input::Message(device, message), context);
             }),
+            Protocol::Run if self.is_too_late_for(protocol) => Ok(()),
             Protocol::Run => codec::decode(bytes, FRAME_BYTES_MAX)
                 .map(|message| self.run_message(device, message, context)),
             Protocol::Audit => codec::decode(bytes, FRAME_BYTES_MAX)
@@ -166,8 +143,14 @@ impl Node {
         let membership = &self.membership;
         let is_member = |device: &DeviceId| membership.subject(device).is_some();
         let (chain, rows) = (&self.chain, context.rows);
-        let Seen { mut writes, answer, fork, lost, warning } =
+        let Seen { mut writes, answer, fork, lost, copied, warning } =
             self.witnesses.handle_message(from, name, message, is_member, chain, rows);
+        if let Some(device) = copied {
+            writes.push(self.witnesses.copied(device, context.now.wall));
+            tracing::warn!(device = device.short(), "another machine runs with a device's key");
+            let text = self.copy_warning(&device, context.now.wall, context.now.wall);
+            self.tell_watchers(Event::Warning { text });
+        }
         if let Some(lost) = lost {
             let segment = SegmentId::from_bytes(draw(&mut self.rng));
             writes.extend(self.chain.recover(segment, self.boot, lost, context.now.wall));
@@ -195,6 +178,38 @@ impl Node {
         let whose = if device == self.me { "this device".into() } else { self.name(&device) };
         format!(
             "the audit chain of {whose} is forked: two records {position} were signed with its key, so somebody else has the key, or the disk was copied; weft audit verify --json holds the proof"
+        )
+    }
+
+    /// What a person should know of the devices with whose key another machine runs, where that key still
+    /// counts.
+    pub(super) fn copy_warnings(&self, now: WallTime) -> Vec<String> {
+        let devices = &self.membership.state().devices;
+        let is_out = |device: &DeviceId| {
+            let standing = devices.get(device).map(|it| it.standing);
+            !matches!(standing, Some(Standing::Active | Standing::Suspended { .. }))
+        };
+        let copies = self.witnesses.copies().filter(|(device, _)| !is_out(device));
+        copies.map(|(device, since)| self.copy_warning(device, since, now)).collect()
+    }
+
+    fn copy_warning(&self, device: &DeviceId, since: WallTime, now: WallTime) -> String {
+        let name = self.name(device);
+        let (whose, other) = if *device == self.me {
+            ("this device's key".to_owned(), "another admin")
+        } else {
+            (format!("the key of {name}"), "an admin")
+        };
+        let minutes = now.unix_millis().saturating_sub(since.unix_millis()).max(0) / 60_000;
+        let ago = match minutes {
+            0 => "now".to_owned(),
+            1..=119 => format!("{minutes} min ago"),
+            120..=2_879 => format!("{} h ago", minutes / 60),
+            _ => format!("{} days ago", minutes / 1_440),
+        };
+        format!(
+            "another machine runs with {whose} (first seen {ago}): a copied disk or a stolen key; stop \
+             the other one, then on the real one: weft rotate; or on {other}: weft device revoke {name}"
         )
     }
 
@@ -281,7 +296,7 @@ impl Node {
 
     /// Sends where the protocol is spoken; elsewhere what is said is said again when it is.
     pub(super) fn send(&mut self, device: &DeviceId, protocol: Protocol, bytes: Vec<u8>) {
-        let may_hear = protocol == Protocol::Trust || self.membership.subject(device).is_some();
+        let may_hear = protocol == Protocol::Trust || self.serves(device);
         if let Some(stream) = self.links.to(device, protocol).filter(|_| may_hear) {
             self.outputs.push_back(Output::Send { stream, bytes });
         }

@@ -202,14 +202,10 @@ impl Node {
                 self.outputs.push_back(Output::Disconnect { device });
             }
             MembershipOutput::Learned { statements, mut writes } => {
-                for statement in statements {
-                    let body = Body::Trust { statement };
-                    writes.extend(self.chain.append(body, context.now.wall).1);
-                }
+                writes.extend(self.record_statements(&statements, context.now.wall));
                 self.version += 1;
-                // What this device vouches for in the place of one that is put out is on the disk first.
-                self.devices_changed(context);
-                self.persist(Batch::synced(writes), After::Membership);
+                // What this device vouches for in the place of one that is out is in the same batch.
+                self.devices_changed(statements, writes, context);
             }
             MembershipOutput::Persist(writes) => {
                 self.persist(Batch::synced(writes), After::Nothing);
@@ -219,11 +215,14 @@ impl Node {
 
     pub(super) fn on_invitation(&mut self, output: InvitationOutput, context: Context<'_>) {
         match output {
-            InvitationOutput::Open { endpoint, seed } => {
-                self.outputs.push_back(Output::OpenPairing { endpoint, seed });
+            InvitationOutput::Open { endpoint, seed, announced } => {
+                self.outputs.push_back(Output::OpenPairing { endpoint, seed, announced });
             }
             InvitationOutput::Opened { door, ticket, expires } => {
                 self.reply(door, Reply::Invited { ticket, expires });
+            }
+            InvitationOutput::OpenedByCode { door, code, addresses, expires } => {
+                self.reply(door, Reply::InvitedByCode { code, addresses, expires });
             }
             InvitationOutput::Refused { door, reason } => {
                 self.reply(door, Reply::Refused { refusal: Refusal::Failed, reason });
@@ -243,7 +242,7 @@ impl Node {
             InvitationOutput::Met { door, event } => {
                 self.outputs.push_back(Output::Event { door, event });
             }
-            InvitationOutput::Ended { door, outcome, name, action, remember } => {
+            InvitationOutput::Ended { door, outcome, name, reason, action, remember } => {
                 let (_, writes) = self.chain.append(Body::Operator { action }, context.now.wall);
                 self.persist(Batch::ordered(writes), After::Nothing);
                 if let Some((device, addresses)) = remember {
@@ -251,7 +250,7 @@ impl Node {
                     self.persist(Batch::ordered(vec![write]), After::Nothing);
                     self.outputs.push_back(Output::Remember { device, addresses });
                 }
-                let event = Event::InvitationEnded { outcome, name };
+                let event = Event::InvitationEnded { outcome, name, reason };
                 if door.is_some() {
                     self.outputs.push_back(Output::Event { door, event: event.clone() });
                 }

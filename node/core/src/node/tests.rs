@@ -116,7 +116,8 @@ impl Alone {
             | Body::Outcome { .. }
             | Body::Checkpoint { .. }
             | Body::Trust { .. }
-            | Body::Strangers { .. } => None,
+            | Body::Strangers { .. }
+            | Body::Denials { .. } => None,
         };
         bodies.filter_map(word).collect()
     }

@@ -1,16 +1,17 @@
 //! Arrivals: changes that came from a peer or were parked, applied as far as they are vouched for.
 
 use weft_protocol::{
-    document::{DocumentKey, DocumentKind},
+    document::{DocumentKey, DocumentKind, Vouch},
     id::DeviceId,
     row::Write,
+    signed::Signed,
 };
 
 use super::{
     Context, Replica,
     index::Entry,
     session::Assembled,
-    vouching::{self, Vouches},
+    vouching::{self, Voucher, Vouches},
 };
 use crate::document::{Change, DocumentError};
 
@@ -71,10 +72,14 @@ impl Replica {
                     violations.push((peer, error.to_string()));
                     refused.push(*voucher);
                 }
-                Ok(true) if vouching::is_believed(vouch, &signed.author, kind, context.members) => {
-                    believed.insert(*voucher, (vouch.clone(), signed.clone()));
+                Ok(true) => {
+                    let beside = [&vouches, &loaded.vouches];
+                    let author = &signed.author;
+                    if vouching::is_believed(vouch, author, kind, beside, context.members) {
+                        believed.insert(*voucher, (vouch.clone(), signed.clone()));
+                    }
                 }
-                Ok(_) => {}
+                Ok(false) => {}
             }
         }
         for (peer, reason) in violations {
@@ -115,14 +120,32 @@ impl Replica {
         // Vouches are kept for what is applied; the rest waits.
         let mut done = refused;
         for (voucher, (vouch, signed)) in believed {
-            if document.has(&vouch.hash) {
-                done.push(voucher);
-                if loaded.vouches.get(&voucher).is_none_or(|(old, _)| old.seq < vouch.seq) {
-                    writes.push(vouching::write(&vouch, &signed));
-                    loaded.vouches.insert(voucher, (vouch, signed));
-                }
+            if !document.has(&vouch.hash) {
+                continue;
+            }
+            done.push(voucher);
+            let actor = vouch.actor();
+            let knows = |vouches: &Vouches, author: &DeviceId| {
+                vouches.get(&(actor, *author)).is_some_and(|(known, _)| known.seq >= vouch.seq)
+            };
+            let is_adoption = vouch.device != signed.author;
+            // Where this device has adopted the same, its own word is enough.
+            let adopted = is_adoption && knows(&loaded.vouches, &self.author.device);
+            let is_kept = !adopted && !knows(&loaded.vouches, &signed.author);
+            // What the device signed itself counts again if it turns out not to be out.
+            let original =
+                vouch.original().filter(|_| is_adoption && !knows(&loaded.vouches, &vouch.device));
+            let own = original.map(|signed| (Vouch { own: None, ..vouch.clone() }, signed));
+            for (vouch, signed) in own.into_iter().chain(is_kept.then_some((vouch, signed))) {
+                writes.push(vouching::write(&vouch, &signed));
+                loaded.vouches.insert((actor, signed.author), (vouch, signed));
             }
         }
+        let needless = |(vouch, _): &(Vouch, Signed)| document.has(&vouch.hash);
+        let needless =
+            vouches.iter().filter(|(voucher, it)| !done.contains(voucher) && needless(it));
+        let needless: Vec<Voucher> = needless.map(|(voucher, _)| *voucher).collect();
+        done.extend(needless);
         let mut parked = Vec::new();
         if let Some((peer, message)) = &incoming {
             for change in &message.changes {
@@ -131,7 +154,7 @@ impl Replica {
                 }
             }
             for (voucher, (vouch, signed)) in &vouches {
-                if !done.contains(voucher) && !document.has(&vouch.hash) {
+                if !done.contains(voucher) {
                     self.parking.park_vouch(*key, kind, vouch, signed, *peer, &mut parked);
                 }
             }

@@ -11,7 +11,7 @@ use weft_protocol::{
         Tombstone, Vouch,
     },
     id::{ActorId, DeviceId, DocumentId},
-    row::{ReadError, Table, Write},
+    row::Write,
     signed::{Domain, Signed},
     time::WallTime,
     value::Value,
@@ -117,7 +117,7 @@ pub enum EditError {
 #[derive(Debug)]
 pub(super) struct Author {
     pub(super) device: DeviceId,
-    signing: SigningKey,
+    pub(super) signing: SigningKey,
     start: StartNonce,
 }
 
@@ -139,27 +139,15 @@ impl Author {
             start: self.start_for(key, buried),
             seq: newest.seq(),
             hash: newest.hash(),
+            own: None,
         };
         let signed = Signed::new(Domain::Vouch, &vouch, &self.signing);
         (vouch, signed)
     }
 
-    /// Signs for what another device vouched for.
-    fn adopt(&self, vouch: &Vouch) -> Signed {
-        Signed::new(Domain::Vouch, vouch, &self.signing)
-    }
-
     fn bury(&self, key: &DocumentKey, kind: DocumentKind, buried: Clock, time: WallTime) -> Signed {
         let tombstone = Tombstone { key: *key, kind, buried, time };
         Signed::new(Domain::Tombstone, &tombstone, &self.signing)
-    }
-
-    /// Signs what another device buried.
-    fn bury_anew(&self, device: &DeviceId, entry: &mut Entry) {
-        for grave in entry.graves.iter_mut().filter(|grave| grave.author == *device) {
-            let bytes = grave.bytes.clone();
-            *grave = Signed::from_bytes(Domain::Tombstone, bytes, &self.signing);
-        }
     }
 
     /// The start nonce under which a document is edited. One that was deleted and came back may lack
@@ -246,43 +234,6 @@ impl Replica {
             );
         }
         Ok(Prepared { ticket, writes, created })
-    }
-
-    /// Vouches in the place of a device that is being revoked for what it wrote and deleted and this node
-    /// has applied, so that nobody's own edits on top are lost and nothing comes back. To be written in the transaction that
-    /// stores the `Revoke`.
-    ///
-    /// # Errors
-    ///
-    /// A row of the vouches is damaged.
-    pub fn revoked(
-        &mut self,
-        device: &DeviceId,
-        context: &Context<'_>,
-    ) -> Result<Vec<Write>, ReadError> {
-        let mut writes = Vec::new();
-        for (_, value) in context.rows.scan_table(Table::Vouch)? {
-            let (vouch, signed) = vouching::decode(&value)?;
-            if vouch.device != *device || signed.author != *device {
-                continue;
-            }
-            let adopted = self.author.adopt(&vouch);
-            writes.push(vouching::write(&vouch, &adopted));
-            if let Some(loaded) = self.shelf.get_mut(&vouch.key) {
-                loaded.vouches.insert((vouch.actor(), self.author.device), (vouch, adopted));
-            }
-        }
-        let has_its = |(_, entry): &(&DocumentKey, &Entry)| {
-            entry.graves.iter().any(|grave| grave.author == *device)
-        };
-        let buried: Vec<_> =
-            self.index.iter().filter(has_its).map(|(key, entry)| (*key, entry.clone())).collect();
-        for (key, mut entry) in buried {
-            self.author.bury_anew(device, &mut entry);
-            writes.push(entry.write(&key));
-            self.index.insert(key, entry);
-        }
-        Ok(writes)
     }
 
     fn draft(

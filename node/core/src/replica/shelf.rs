@@ -165,15 +165,10 @@ impl Shelf {
         let (mut document, mut vouches) = self.read(key, kind, rows)?;
         for pending in pending {
             if pending.entry.state.is_deleted() {
-                (document, vouches) = (Document::new(kind, self.actor)?, Vouches::new());
+                document = Document::new(kind, self.actor)?;
             }
             document.apply(pending.changes.clone())?;
-            for write in &pending.writes {
-                if let Write::Put(Row { table: Table::Vouch, .. }, value) = write {
-                    let (vouch, signed) = vouching::decode(value)?;
-                    vouches.insert((vouch.actor(), signed.author), (vouch, signed));
-                }
-            }
+            pending.amend(&mut vouches)?;
         }
         self.loaded.insert(*key, Loaded { document, vouches, used: self.uses });
         Ok(())

@@ -21,6 +21,8 @@ use super::{
 };
 use crate::document::exchange::Told;
 
+mod adoption;
+
 /// A generator of which a seed gives the same numbers everywhere (SplitMix64).
 struct Dice(u64);
 
@@ -49,7 +51,7 @@ impl Members for Everybody {
         !self.may_not.contains(device) && !self.revoked.contains(device)
     }
 
-    fn is_revoked(&self, device: &DeviceId) -> bool {
+    fn is_gone(&self, device: &DeviceId) -> bool {
         self.revoked.contains(device)
     }
 }
@@ -140,6 +142,14 @@ impl Node {
         let prepared = self.prepare(edits)?;
         self.writing.push_back((prepared.ticket, prepared.writes));
         Ok(())
+    }
+
+    /// Hears that a device is out, adopts what it made, and hands that to the disk.
+    fn hear_revoke(&mut self, device: DeviceId) {
+        self.members.revoked.insert(device);
+        let adopted = self.with(|replica, context| replica.adopt(&device, context)).unwrap();
+        self.writing.push_back((adopted.ticket, adopted.writes));
+        self.handle(Input::MembersChanged);
     }
 
     fn persist_one(&mut self) -> bool {
@@ -750,7 +760,7 @@ fn forge(message: &mut SyncMessage, change: impl Fn(&mut Vouch), key: &SigningKe
                 };
                 let newest = changes.next().expect("each is vouched for by one");
                 let (seq, hash) = (newest.seq(), newest.hash());
-                let mut vouch = Vouch { key: document.key, device, start, seq, hash };
+                let mut vouch = Vouch { key: document.key, device, start, seq, hash, own: None };
                 change(&mut vouch);
                 *sent = SentVouch::Whole(Signed::new(Domain::Vouch, &vouch, key));
             }
@@ -807,11 +817,9 @@ fn what_a_revoked_device_wrote_before_is_kept_by_the_word_of_who_had_it() {
     fabric.close(0, 1);
     fabric.edit(0, vec![update(1, "late", "nobody has it")]);
     for at in [1, 2] {
-        fabric.nodes[at].members.revoked.insert(thief);
-        let writes = fabric.nodes[at].with(|replica, context| replica.revoked(&thief, context));
-        fabric.nodes[at].rows.apply(writes.unwrap());
-        fabric.nodes[at].handle(Input::MembersChanged);
+        fabric.nodes[at].hear_revoke(thief);
     }
+    fabric.settle();
     fabric.restart(1);
     fabric.open(1, 2);
     fabric.settle();
@@ -906,14 +914,14 @@ fn what_a_revoked_device_deleted_stays_deleted() {
         fabric.edit(0, vec![Edit::Delete { id: note(1) }]);
         fabric.close(0, 1);
         for at in [1, 2] {
-            fabric.nodes[at].members.revoked.insert(thief);
             if may_adopt {
-                let revoked = |replica: &mut Replica, it: &Context<'_>| replica.revoked(&thief, it);
-                let writes = fabric.nodes[at].with(revoked);
-                fabric.nodes[at].rows.apply(writes.unwrap());
+                fabric.nodes[at].hear_revoke(thief);
+            } else {
+                fabric.nodes[at].members.revoked.insert(thief);
+                fabric.nodes[at].handle(Input::MembersChanged);
             }
-            fabric.nodes[at].handle(Input::MembersChanged);
         }
+        fabric.settle();
         fabric.restart(1);
         fabric.open(1, 2);
         fabric.settle();

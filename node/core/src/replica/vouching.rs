@@ -11,7 +11,10 @@ use weft_protocol::{
     signed::{Domain, Signed, SignedError},
 };
 
-use super::Members;
+use super::{
+    Members,
+    parking::{PARKED_BYTES_MAX, PARKED_MAX},
+};
 use crate::document::{Change, Document};
 
 /// Whose changes, by whose word.
@@ -37,45 +40,80 @@ pub(super) fn open(signed: &Signed, key: &DocumentKey) -> Result<Vouch, VouchErr
     if vouch.key != *key {
         return Err(VouchError::NotForThese);
     }
+    if let Some(original) = vouch.original() {
+        original.verify(Domain::Vouch)?;
+    }
     Ok(vouch)
 }
 
-/// Whether `author` is believed: it made the changes itself, or whoever made them was revoked.
+/// Whether `author` is believed: it made the changes itself, or whoever made them is gone, and signed for
+/// the very same. That signature is in the vouch; one of an older version has it beside it, among
+/// `beside`.
 pub(super) fn is_believed(
     vouch: &Vouch,
     author: &DeviceId,
     kind: &DocumentKind,
+    beside: [&Vouches; 2],
     members: &dyn Members,
 ) -> bool {
-    (vouch.device == *author || members.is_revoked(&vouch.device))
-        && members.may_write(author, &vouch.key.document, kind)
+    if !members.may_write(author, &vouch.key.document, kind) {
+        return false;
+    }
+    if vouch.device == *author {
+        return true;
+    }
+    let is_same = |(own, _): &(Vouch, Signed)| (own.seq, own.hash) == (vouch.seq, vouch.hash);
+    let signed = |of: &Vouches| of.get(&(vouch.actor(), vouch.device)).is_some_and(is_same);
+    members.is_gone(&vouch.device) && (vouch.own.is_some() || beside.into_iter().any(signed))
 }
 
 /// Of `pool`, the changes that may be applied to `document`, ancestors first: each is vouched for,
 /// and all its dependencies are there or among them.
 ///
-/// A vouch covers its actor's changes among the ancestors of the change that it names.
+/// A vouch covers its actor's changes among the ancestors of the change that it names: each of them
+/// names the one before. It covers all or none, so that whatever is applied can be shown to be its
+/// device's, also when the device is out and nobody has more of it; unless there is so much that it would
+/// not find room while it waits for the rest.
 pub(super) fn admitted<'a>(
     document: &Document,
     pool: &BTreeMap<ChangeHash, Change>,
     vouches: impl Iterator<Item = &'a Vouch>,
 ) -> Vec<Change> {
-    let mut covered = BTreeSet::new();
-    for vouch in vouches {
-        let actor = vouch.actor();
-        let mut seen = BTreeSet::new();
-        let mut next = vec![vouch.hash];
-        while let Some(hash) = next.pop() {
-            let Some(change) = pool.get(&hash) else { continue };
-            if !seen.insert(hash) {
-                continue;
-            }
-            if change.actor() == actor {
-                covered.insert(hash);
-            }
-            next.extend(change.deps());
+    let mut chains: Vec<_> =
+        vouches.map(|vouch| chain(pool, vouch)).filter(|chain| !chain.is_empty()).collect();
+    let bytes: usize = pool.values().map(|change| change.bytes().len()).sum();
+    let may_wait = pool.len() <= PARKED_MAX / 4 && bytes <= PARKED_BYTES_MAX / 4;
+    loop {
+        let admitted = applicable(document, pool, chains.iter().flatten().copied().collect());
+        let there: BTreeSet<_> = admitted.iter().collect();
+        let before = chains.len();
+        // The first is the one that the vouch names.
+        chains.retain(|chain| there.contains(&chain[0]));
+        if chains.len() == before || !may_wait {
+            return admitted.iter().map(|hash| pool[hash].clone()).collect();
         }
     }
+}
+
+/// What a vouch covers of `pool`, the newest first.
+fn chain(pool: &BTreeMap<ChangeHash, Change>, vouch: &Vouch) -> Vec<ChangeHash> {
+    let actor = vouch.actor();
+    let own = |hash: &ChangeHash| pool.get(hash).filter(|change| change.actor() == actor);
+    let mut chain = Vec::new();
+    let mut next = own(&vouch.hash);
+    while let Some(change) = next {
+        chain.push(change.hash());
+        next = change.deps().iter().filter_map(own).find(|before| before.seq() + 1 == change.seq());
+    }
+    chain
+}
+
+/// Those of `covered` whose dependencies are there or among them, ancestors first.
+fn applicable(
+    document: &Document,
+    pool: &BTreeMap<ChangeHash, Change>,
+    covered: BTreeSet<ChangeHash>,
+) -> Vec<ChangeHash> {
     let mut waiting: BTreeMap<ChangeHash, usize> = BTreeMap::new();
     let mut dependents: BTreeMap<ChangeHash, Vec<ChangeHash>> = BTreeMap::new();
     let mut ready = BTreeSet::new();
@@ -92,7 +130,7 @@ pub(super) fn admitted<'a>(
     }
     let mut admitted = Vec::new();
     while let Some(hash) = ready.pop_first() {
-        admitted.push(pool[&hash].clone());
+        admitted.push(hash);
         for dependent in dependents.remove(&hash).unwrap_or_default() {
             if let Some(open) = waiting.get_mut(&dependent) {
                 *open -= 1;

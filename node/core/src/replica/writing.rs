@@ -7,10 +7,14 @@ use std::collections::BTreeMap;
 use weft_protocol::{
     document::{ChangeHash, DocumentKey, DocumentKind},
     id::DeviceId,
-    row::{Durability, Write},
+    row::{Durability, ReadError, Row, Table, Write},
 };
 
-use super::{graves::Grave, index::Entry};
+use super::{
+    graves::Grave,
+    index::Entry,
+    vouching::{self, Vouches},
+};
 use crate::document::Change;
 
 /// How many tombstones of a busy document are kept until it is free. Others come again when the next
@@ -46,6 +50,22 @@ pub(super) struct Pending {
     pub(super) writes: Vec<Write>,
 }
 
+impl Pending {
+    /// Changes the vouches of the document as the batch does.
+    pub(super) fn amend(&self, vouches: &mut Vouches) -> Result<(), ReadError> {
+        if self.entry.state.is_deleted() {
+            vouches.clear();
+        }
+        for write in &self.writes {
+            if let Write::Put(Row { table: Table::Vouch, .. }, value) = write {
+                let (vouch, signed) = vouching::decode(value)?;
+                vouches.insert((vouch.actor(), signed.author), (vouch, signed));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Writes that are being gathered while an input is handled.
 #[derive(Debug, Default)]
 struct Batch {
@@ -67,6 +87,11 @@ pub(super) struct Writing {
 impl Writing {
     pub(super) fn is_busy(&self, key: &DocumentKey) -> bool {
         self.busy.contains_key(key)
+    }
+
+    /// The documents that are busy.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &DocumentKey> {
+        self.busy.keys()
     }
 
     /// How many documents are busy.

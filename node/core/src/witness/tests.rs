@@ -1,4 +1,5 @@
 use ed25519_dalek::SigningKey;
+use proptest::prelude::*;
 use weft_protocol::{
     audit::Body,
     id::{BootId, Digest, SegmentId},
@@ -53,11 +54,16 @@ impl Node {
     }
 
     fn hear(&mut self, from: DeviceId, message: AuditMessage) -> Seen {
+        self.hear_in(from, message, 0xff)
+    }
+
+    /// What is owned up to opens that segment.
+    fn hear_in(&mut self, from: DeviceId, message: AuditMessage, segment: u8) -> Seen {
         let (chain, rows) = (&self.chain, &self.rows);
         let seen = self.witnesses.handle_message(from, "other", message, |_| true, chain, rows);
         self.rows.apply(seen.writes.clone());
         if let Some(lost) = seen.lost {
-            let segment = SegmentId::from_bytes([0xff; 16]);
+            let segment = SegmentId::from_bytes([segment; 16]);
             let writes = self.chain.recover(segment, BOOT, lost, WallTime::default());
             self.rows.apply(writes);
         }
@@ -281,4 +287,97 @@ fn a_device_that_wrote_past_what_it_lost_before_it_heard_owns_up_all_the_same() 
     let checked = laptop.verify().unwrap();
     assert_eq!(checked.setbacks.len(), 1);
     assert_eq!((checked.setbacks[0].lost.position, checked.setbacks[0].missing), (5, None));
+}
+
+/// Lets a device say that its newest head is on its disk.
+fn durable(node: &mut Node) {
+    let head = node.chain.head().unwrap();
+    node.witnesses.synced(head, &node.chain);
+}
+
+/// A device and a copy of its disk, which come by turns: what the witness and the two say of it.
+#[test]
+fn a_copy_of_a_disk_that_runs_beside_it_is_told_from_a_disk_that_was_set_back() {
+    let (mut laptop, mut server) = (node(1), node(2));
+    laptop.act(3);
+    let image = laptop.rows.clone();
+    laptop.act(3);
+    durable(&mut laptop);
+    laptop.show(&mut server);
+
+    // The copy can't know at its start: it may be a disk that was set back.
+    let mut copy = Node::on(1, 9, image);
+    durable(&mut copy);
+    let (seen, heard) = copy.show(&mut server);
+    assert_eq!(
+        (seen.copied, heard.copied, heard.lost.map(|it| it.position)),
+        (None, None, Some(6))
+    );
+    durable(&mut copy);
+    let (seen, heard) = copy.show(&mut server);
+    assert_eq!((seen.copied, heard.copied, heard.lost), (None, None, None));
+
+    // But who ran before it and runs still is another machine, and the copy hears of that in turn.
+    laptop.act(1);
+    durable(&mut laptop);
+    let (seen, heard) = laptop.show(&mut server);
+    assert_eq!((seen.copied, seen.warning), (Some(laptop.id), None));
+    assert_eq!((heard.copied, heard.lost, heard.warning), (Some(laptop.id), None, None));
+    assert!(heard.writes.is_empty(), "what the other wrote is nothing that this chain must have");
+    for node in [&mut laptop, &mut server] {
+        let write = node.witnesses.copied(copy.id, WallTime::from_unix_millis(7));
+        node.rows.apply([write]);
+    }
+    laptop.act(5);
+    durable(&mut laptop);
+    laptop.show(&mut server);
+    let (seen, heard) = copy.show(&mut server);
+    assert_eq!((seen.copied, heard.copied, heard.lost), (None, Some(copy.id), None));
+
+    // From then on neither owns up to what the other does, also after a start.
+    let rows = laptop.rows.clone();
+    let mut laptop = Node::on(1, 10, rows);
+    let copies: Vec<_> = laptop.witnesses.copies().map(|(id, since)| (*id, since)).collect();
+    assert_eq!(copies, [(laptop.id, WallTime::from_unix_millis(7))]);
+    copy.act(40);
+    copy.show(&mut server);
+    for _ in 0..3 {
+        let (seen, heard) = laptop.show(&mut server);
+        assert_eq!((seen.copied, seen.warning), (None, None));
+        assert_eq!((heard.copied, heard.lost, heard.warning), (None, None, None));
+    }
+    assert!(laptop.verify().is_ok());
+}
+
+proptest! {
+    /// Starts of one machine, its disk set back as often as may be, and witnesses that come and go.
+    #[test]
+    fn one_machine_is_never_taken_for_two(
+        turns in proptest::collection::vec((0usize..5, 0usize..4, 0usize..2), 1..24),
+    ) {
+        let mut laptop = node(1);
+        let mut others = [node(2), node(3)];
+        let mut images = vec![laptop.rows.clone()];
+        for (number, (turn, records, other)) in turns.into_iter().enumerate() {
+            let segment = u8::try_from(number).unwrap() + 20;
+            match turn {
+                0 => images.push(laptop.rows.clone()),
+                1 => laptop = Node::on(1, segment, laptop.rows),
+                2 => laptop = Node::on(1, segment, images[records % images.len()].clone()),
+                _ => laptop.act(records),
+            }
+            let other = &mut others[other];
+            for message in other.witnesses.greeting(&laptop.id, &other.chain) {
+                let id = other.id;
+                prop_assert_eq!(laptop.hear_in(id, message, segment).copied, None);
+            }
+            durable(&mut laptop);
+            let head = laptop.head();
+            let seen = other.hear(laptop.id, head);
+            prop_assert_eq!(seen.copied, None);
+            if let Some(answer) = seen.answer {
+                prop_assert_eq!(laptop.hear_in(other.id, answer, segment + 100).copied, None);
+            }
+        }
+    }
 }

@@ -583,7 +583,7 @@ fn a_reason_that_fits_into_no_frame_is_cut() {
 }
 
 #[test]
-fn what_a_device_that_is_put_out_wrote_is_vouched_for_before_it_is_put_out() {
+fn what_a_device_that_is_put_out_wrote_is_vouched_for_in_the_batch_that_puts_it_out() {
     let mut fabric = Fabric::new(ALLOW, ALLOW);
     let vouch = Vouch {
         key: DocumentKey::first(DocumentId::from_bytes([5; 16])),
@@ -591,22 +591,25 @@ fn what_a_device_that_is_put_out_wrote_is_vouched_for_before_it_is_put_out() {
         start: StartNonce([1; 16]),
         seq: 1,
         hash: ChangeHash([2; 32]),
+        own: None,
     };
     let vouch = codec::encode(&Signed::new(Domain::Vouch, &vouch, secret(3).signing()));
     let row = Row::named(Table::Vouch, &[5; 20], b"the phone's");
     fabric.devices[0].rows.apply([Write::Put(row, vouch)]);
     let revoke = Command::Revoke { device: "phone".into() };
     fabric.feed(0, Input::Command { door: DoorId(2), command: revoke });
-    let mut tables = Vec::new();
+    let mut batches = Vec::new();
     while let Some(output) = fabric.devices[0].node.poll_output() {
         if let Output::Persist { writes, .. } = output {
-            tables.extend(writes.iter().filter_map(|write| match write {
+            let tables = writes.iter().filter_map(|write| match write {
                 Write::Put(row, _) => Some(row.table),
                 Write::Delete(_) => None,
-            }));
+            });
+            batches.push(tables.collect::<Vec<_>>());
         }
     }
-    let first = |table| tables.iter().position(|it| *it == table);
-    assert!(first(Table::Vouch) < first(Table::Trust), "{tables:?}");
-    assert!(first(Table::Vouch).is_some());
+    let holds = |table| batches.iter().filter(|batch| batch.contains(&table)).count();
+    assert_eq!((holds(Table::Vouch), holds(Table::Trust)), (1, 1), "{batches:?}");
+    let one = |batch: &&Vec<Table>| batch.contains(&Table::Vouch) && batch.contains(&Table::Trust);
+    assert!(batches.iter().any(|batch| one(&batch)), "{batches:?}");
 }
