@@ -5,7 +5,9 @@
 //!
 //! | what | shape |
 //! |---|---|
-//! | device | `id name kind role state this address round_trip_ms since models confirmed` |
+//! | device | `id name kind role state standing this address way` (`direct`, `relayed`) `round_trip_ms since last_heard models confirmed added_by added_at added former` (keys) |
+//! | standing of a device or node that does not belong | `state why remedy by at statement` |
+//! | statement | `id time kind author by device sentence verdict` (`counts`, `frozen`, `void`, `powerless`) `why` |
 //! | agent | `name version digest description capabilities` (names) `details` (`name description effect example`) `devices` |
 //! | plan | `route steps paths nearest`; a step: `id capability args device bound effect after may_call candidates decision` |
 //! | argument of a step | a literal as it is, a path as said, another step's output as `{"output": id}` |
@@ -13,14 +15,15 @@
 //! | document | `id text content modified` |
 //! | timer | `id label due local fires_on` |
 //! | audit record | `position sequence segment digest previous time kind` and the kind's fields |
-//! | verification | `ok records head fault witnesses bogus setbacks forks`; a fork: `device position heads` (both as signed, in hexadecimal) `warning` |
+//! | verification | `ok records head fault witnesses bogus setbacks forks former`; a fork: `device position heads` (both as signed, in hexadecimal) `warning`; the chain of a former key: `key records head fault witnesses` |
 //! | event | `event` (its name) and its fields |
 //! | error | `{"error": {"kind", "message", "hint"}}` |
 
+use data_encoding::BASE64;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use weft_core::door::{DocumentView, Reply, TimerView};
-use weft_protocol::time::WallTime;
+use weft_protocol::{codec, signed::Signed, time::WallTime};
 
 use crate::{
     message::{DoorMessage, ModelView},
@@ -29,6 +32,7 @@ use crate::{
 
 mod status;
 mod device;
+mod statement;
 mod agent;
 mod plan;
 mod run;
@@ -41,10 +45,11 @@ use self::run::{journal_entry, run};
 pub use self::{
     agent::agent,
     audit::{audit, verification},
-    device::device,
+    device::{device, standing},
     event::event,
     plan::{explanation, plan},
-    status::status,
+    statement::statement,
+    status::{locked, status},
 };
 
 /// A message as it stands in a line beside the request's number: the field's name, and its value.
@@ -55,6 +60,7 @@ pub fn message(message: &DoorMessage) -> (&'static str, Value) {
             Err(it) => ("error", problem_fields(&it)),
         },
         DoorMessage::Status { status: it, keys } => ("reply", status(it, Some(*keys))),
+        DoorMessage::Locked { keys } => ("reply", locked(*keys)),
         DoorMessage::Plan(it) => ("reply", plan(it)),
         DoorMessage::Models(it) => ("reply", it.iter().map(model).collect()),
         DoorMessage::Event(it) => ("event", event(it)),
@@ -75,6 +81,11 @@ pub fn reply(reply: &Reply) -> Result<Value, Problem> {
         Reply::Done | Reply::Refused { .. } => json!({"done": true}),
         Reply::Status(it) => status(it, None),
         Reply::Devices(list) => list.iter().map(device).collect(),
+        Reply::Device(it) => device(it),
+        Reply::Statements(list) => {
+            json!({"statements": list.iter().map(signed).collect::<Vec<_>>()})
+        }
+        Reply::TrustLog(list) => list.iter().map(statement).collect(),
         Reply::Agents(list) => list.iter().map(agent).collect(),
         Reply::RunStarted { run } => json!({"run": run.to_string()}),
         Reply::Explained(list) => list.iter().map(explanation).collect(),
@@ -87,9 +98,20 @@ pub fn reply(reply: &Reply) -> Result<Value, Problem> {
         Reply::Documents(list) => list.iter().map(document).collect(),
         Reply::Timers(list) => list.iter().map(timer).collect(),
         Reply::Invited { ticket, expires } => json!({"ticket": ticket, "expires": time(*expires)}),
+        Reply::InvitedByCode { code, addresses, expires } => {
+            json!({"code": code, "addresses": addresses, "expires": time(*expires)})
+        }
+        Reply::Rotated { former, device } => {
+            json!({"former": former.to_string(), "device": device.to_string()})
+        }
         Reply::Audit(list) => list.iter().map(audit).collect(),
         Reply::Verified(it) => verification(it),
     })
+}
+
+/// Signed bytes as they lie on a disk, base64.
+pub fn signed(signed: &Signed) -> String {
+    BASE64.encode(&codec::encode(signed))
 }
 
 /// A document; `text` is its field of that name, the words of a note.

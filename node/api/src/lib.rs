@@ -29,8 +29,8 @@ pub mod json;
 pub use client::{Client, ClientError, Conversation, Message};
 pub use message::{DoorMessage, Keys, ModelView, PlanView};
 pub use problem::{ErrorKind, Problem};
-pub use request::{FILE_BYTES_MAX, REQUEST_BYTES_MAX, Request, Say};
+pub use request::{FILE_BYTES_MAX, REQUEST_BYTES_MAX, Request, Say, UnlockKey};
 pub use socket::{
-    ANSWERS_WAITING_MAX, Door, DoorInput, OpenError, REQUESTS_WAITING_MAX, SOCKET_NAME, serve,
-    socket_path,
+    ANSWERS_WAITING_MAX, Door, DoorInput, HomeLock, OpenError, REQUESTS_WAITING_MAX, SOCKET_NAME,
+    serve, socket_path,
 };

@@ -18,6 +18,11 @@ pub enum DoorMessage {
         /// How the device's keys are kept.
         keys: Keys,
     },
+    /// The state of a device that is locked: its store is closed, so that nothing else is known.
+    Locked {
+        /// How the device's keys are kept.
+        keys: Keys,
+    },
     /// What words mean; the answer to a [`Say`](crate::Say) that asks for the plan only.
     Plan(PlanView),
     /// Models whose files lie here.
@@ -45,6 +50,12 @@ pub struct PlanView {
 pub enum Keys {
     /// In a file that only this user may read, wrapped by nothing.
     File,
+    /// Under a passphrase that a person types.
+    Passphrase,
+    /// Under a key that lies in the system's keychain.
+    Keychain,
+    /// Under a secret that systemd hands to the service.
+    Credential,
 }
 
 impl Keys {
@@ -52,6 +63,9 @@ impl Keys {
     pub const fn word(self) -> &'static str {
         match self {
             Self::File => "file",
+            Self::Passphrase => "passphrase",
+            Self::Keychain => "keychain",
+            Self::Credential => "credential",
         }
     }
 }

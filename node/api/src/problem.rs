@@ -50,6 +50,8 @@ kinds! {
     Fault = "fault",
     /// There is no such thing.
     NotFound = "not-found",
+    /// The device is locked, and knows nothing until it is unlocked.
+    Locked = "locked",
     /// A person stopped it.
     Cancelled = "cancelled",
 }

@@ -15,21 +15,33 @@
 //! | `say` | above; only `words`, `local_time`, `time_zone` must be there | a plan where `plan_only`, else `{"run": …}` and events |
 //! | `run` | `prefix` of its id; empty or absent: the newest | a run with its journal |
 //! | `documents` | `kind`, `query`, `limit` | a list of documents |
-//! | `audit` | `position`, `limit` | a list of records |
-//! | `invite` | `role`, `confirmed_by_itself` | `{"ticket": …, "expires": …}` and events |
+//! | `audit` | `position`, `limit`, and `key` for one that the device had before | a list of records |
+//! | `invite` | `role`, `confirmed_by_itself`, `by_code` | `{"ticket": …, "expires": …}` and events; by code `{"code": …, "addresses": […], "expires": …}` |
 //! | `confirm` | `yes`, `role` | done |
 //! | `consent` | `run`, `step`, `yes` | done |
 //! | `cancel` | `run` | done |
-//! | `revoke` | `device`: its name or id | done |
+//! | `device` | `device`: its name or id, or the beginning of that | a device |
+//! | `revoke` `keep` | `device` | done |
+//! | `rename` | `device`, or none for the fabric; `name` | done |
+//! | `set-role` | `device`, `role`, `confirmed`: a person said yes to `admin` on a screen | done |
+//! | `statements` | | `{"statements": […]}`: each as it is signed, base64 |
+//! | `take-statements` | `statements`: what the root said, in the same form | done |
+//! | `trust-log` | `limit` | a list of statements |
 //! | `close-invitation` `model-changed` | | done |
+//! | `rotate` | | `{"former": …, "device": …}`; then the node begins anew, under the new key |
+//! | `lock` | | done; then the node begins anew, locked |
+//! | `unlock` | `key`: base64 of the key that opens the key file | done; then the node begins anew, unlocked |
 //! | `watch` | | done, then every event |
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use data_encoding::BASE64;
 use serde_json::{Map, Value};
 use weft_core::door::Command;
-use weft_protocol::{device::Role, graph::StepId, id::RunId};
+use weft_protocol::{
+    codec, device::Role, frame::FRAME_BYTES_MAX, graph::StepId, id::RunId, signed::Signed,
+};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::problem::{ErrorKind, Problem};
 
@@ -54,6 +66,41 @@ pub enum Request {
     Models,
     /// A model's file came or went: the node looks again.
     ModelChanged,
+    /// Another key is to take the place of this device's.
+    Rotate,
+    /// The keys are to leave this node's memory.
+    Lock,
+    /// A locked node is to open its keys.
+    Unlock(UnlockKey),
+}
+
+/// The key that opens the key file. It is made of the passphrase where that was typed, so that the
+/// passphrase itself never reaches a process that stays. Wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct UnlockKey([u8; 32]);
+
+impl UnlockKey {
+    /// The bytes; the caller wipes what it copies.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The object that asks for unlocking with it.
+    pub fn to_json(&self) -> Value {
+        serde_json::json!({"ask": "unlock", "key": BASE64.encode(&self.0)})
+    }
+}
+
+impl From<[u8; 32]> for UnlockKey {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for UnlockKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UnlockKey(..)")
+    }
 }
 
 /// Words that mean something to be done.
@@ -95,8 +142,15 @@ impl TryFrom<&Value> for Request {
             "say" => return Say::read(&fields).map(Self::Say),
             "models" => return Ok(Self::Models),
             "model-changed" => return Ok(Self::ModelChanged),
+            "rotate" => return Ok(Self::Rotate),
+            "lock" => return Ok(Self::Lock),
+            "unlock" => return Ok(Self::Unlock(fields.unlock_key()?)),
             "status" => Command::Status,
             "devices" => Command::Devices,
+            "device" => Command::Device { device: fields.text("device")?.to_owned() },
+            "statements" => Command::Statements,
+            "take-statements" => Command::TakeStatements { statements: fields.statements()? },
+            "trust-log" => Command::TrustLog { limit: fields.number_or("limit", LIMIT_DEFAULT)? },
             "agents" => Command::Agents,
             "runs" => Command::Runs,
             "run" => Command::Run { prefix: fields.text_or("prefix", "")?.to_owned() },
@@ -107,6 +161,7 @@ impl TryFrom<&Value> for Request {
             },
             "timers" => Command::Timers,
             "audit" => Command::Audit {
+                key: fields.text_if_any("key")?.map(str::to_owned),
                 position: fields.number_or("position", 0)?,
                 limit: fields.number_or("limit", LIMIT_DEFAULT)?,
             },
@@ -116,10 +171,27 @@ impl TryFrom<&Value> for Request {
             "invite" => Command::Invite {
                 role: fields.role()?,
                 confirmed_by_itself: fields.bool_or("confirmed_by_itself", false)?,
+                by_code: fields.bool_or("by_code", false)?,
             },
             "confirm" => Command::Confirm { yes: fields.bool("yes")?, role: fields.role()? },
             "close-invitation" => Command::CloseInvitation,
             "revoke" => Command::Revoke { device: fields.text("device")?.to_owned() },
+            "rename" => Command::Rename {
+                device: fields.text_if_any("device")?.map(str::to_owned),
+                name: fields
+                    .text("name")?
+                    .parse()
+                    .map_err(|error| wrong(format!("failed to {error}")))?,
+            },
+            "set-role" => {
+                fields.text("role")?;
+                Command::SetRole {
+                    device: fields.text("device")?.to_owned(),
+                    role: fields.role()?,
+                    confirmed: fields.bool_or("confirmed", false)?,
+                }
+            }
+            "keep" => Command::Keep { device: fields.text("device")?.to_owned() },
             "cancel" => Command::Cancel { run: fields.run()? },
             "consent" => Command::Consent {
                 run: fields.run()?,
@@ -206,6 +278,14 @@ impl<'v> Fields<'v> {
         if self.0.contains_key(name) { self.text(name) } else { Ok(default) }
     }
 
+    fn text_if_any(&self, name: &str) -> Result<Option<&'v str>, Problem> {
+        if self.0.get(name).is_none_or(Value::is_null) {
+            Ok(None)
+        } else {
+            self.text(name).map(Some)
+        }
+    }
+
     fn bool(&self, name: &str) -> Result<bool, Problem> {
         let value = self.0.get(name).ok_or_else(|| wrong(format!("the request has no {name}")))?;
         value.as_bool().ok_or_else(|| wrong(format!("{name} is neither true nor false")))
@@ -223,8 +303,26 @@ impl<'v> Fields<'v> {
             .ok_or_else(|| wrong(format!("{name} is not a whole number of this size")))
     }
 
+    fn statements(&self) -> Result<Vec<Signed>, Problem> {
+        let list = self.0.get("statements").and_then(Value::as_array);
+        let list = list.ok_or_else(|| wrong("the request has no list of statements"))?;
+        let read = |value: &Value| {
+            let bytes = BASE64.decode(value.as_str()?.as_bytes()).ok()?;
+            codec::decode(&bytes, FRAME_BYTES_MAX).ok()
+        };
+        let read =
+            list.iter().map(|value| read(value).ok_or_else(|| wrong("that is no statement")));
+        read.collect()
+    }
+
     fn run(&self) -> Result<RunId, Problem> {
         self.text("run")?.parse().map_err(|error| wrong(format!("failed to {error}")))
+    }
+
+    fn unlock_key(&self) -> Result<UnlockKey, Problem> {
+        let decoded = BASE64.decode(self.text("key")?.as_bytes()).map(Zeroizing::new).ok();
+        let key = decoded.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
+        key.map(UnlockKey).ok_or_else(|| wrong("key is not base64 of 32 bytes"))
     }
 
     fn role(&self) -> Result<Role, Problem> {
@@ -247,6 +345,21 @@ mod tests {
     }
 
     #[test]
+    fn statements_go_through_a_line_as_they_are_signed() {
+        let signed = Signed {
+            bytes: vec![1, 2, 3],
+            author: weft_protocol::id::DeviceId::from_bytes([4; 32]),
+            signature: [5; 64],
+        };
+        let line = json!({"ask": "take-statements", "statements": [crate::json::signed(&signed)]});
+        assert_eq!(core(line), Command::TakeStatements { statements: vec![signed] });
+        for bad in [json!("AAAA"), json!(["AAAA"]), json!(["no base64"]), json!([7]), json!(null)] {
+            let line = json!({"ask": "take-statements", "statements": bad});
+            assert_eq!(Request::try_from(&line).unwrap_err().kind, ErrorKind::Usage, "{line}");
+        }
+    }
+
+    #[test]
     fn requests_are_read() {
         let run = RunId::from_bytes([3; 16]);
         for (value, expected) in [
@@ -258,11 +371,11 @@ mod tests {
             ),
             (
                 json!({"ask": "audit", "position": 7}),
-                Command::Audit { position: 7, limit: LIMIT_DEFAULT },
+                Command::Audit { key: None, position: 7, limit: LIMIT_DEFAULT },
             ),
             (
                 json!({"ask": "invite", "confirmed_by_itself": true}),
-                Command::Invite { role: Role::Member, confirmed_by_itself: true },
+                Command::Invite { role: Role::Member, confirmed_by_itself: true, by_code: false },
             ),
             (
                 json!({"ask": "confirm", "yes": true, "role": "admin"}),
@@ -273,6 +386,22 @@ mod tests {
                 Command::Consent { run, step: StepId(vec![2, 1]), yes: false },
             ),
             (json!({"ask": "cancel", "run": run.to_string()}), Command::Cancel { run }),
+            (json!({"ask": "device", "device": "x"}), Command::Device { device: "x".into() }),
+            (json!({"ask": "statements"}), Command::Statements),
+            (json!({"ask": "trust-log"}), Command::TrustLog { limit: LIMIT_DEFAULT }),
+            (
+                json!({"ask": "rename", "device": null, "name": "house"}),
+                Command::Rename { device: None, name: "house".parse().unwrap() },
+            ),
+            (
+                json!({"ask": "rename", "device": "phone", "name": "pocket"}),
+                Command::Rename { device: Some("phone".into()), name: "pocket".parse().unwrap() },
+            ),
+            (
+                json!({"ask": "set-role", "device": "phone", "role": "admin"}),
+                Command::SetRole { device: "phone".into(), role: Role::Admin, confirmed: false },
+            ),
+            (json!({"ask": "keep", "device": "phone"}), Command::Keep { device: "phone".into() }),
         ] {
             assert_eq!(core(value), expected);
         }
@@ -288,6 +417,8 @@ mod tests {
             (json!({"ask": "consent", "run": "x", "step": "1", "yes": true}), "a run id"),
             (json!({"ask": "confirm", "yes": "yes"}), "neither true nor false"),
             (json!({"ask": "invite", "role": "king"}), "king"),
+            (json!({"ask": "set-role", "device": "phone"}), "no role"),
+            (json!({"ask": "rename", "device": "phone", "name": " x"}), "as a name"),
             (json!({"ask": "say", "words": "x"}), "local_time"),
         ] {
             let problem = Request::try_from(&value).expect_err("it makes no sense");
@@ -296,6 +427,18 @@ mod tests {
         }
         assert!(read(b"{\"id\":4,").1.is_err());
         assert_eq!(read(b"{\"id\":4}").0, 4);
+    }
+
+    #[test]
+    fn a_key_comes_back_as_it_went_and_shows_nowhere() {
+        let key = UnlockKey::from([7; 32]);
+        let request = Request::try_from(&key.to_json()).unwrap();
+        assert_eq!(format!("{request:?}"), "Unlock(UnlockKey(..))");
+        assert_eq!(request, Request::Unlock(key));
+        for bad in ["", "AAAA", "no base64 at all"] {
+            let problem = Request::try_from(&json!({"ask": "unlock", "key": bad})).unwrap_err();
+            assert_eq!(problem.message, "key is not base64 of 32 bytes");
+        }
     }
 
     #[test]

@@ -125,12 +125,43 @@ pub enum OpenError {
     },
 }
 
+/// A home, held: no other process is its node or changes its keys, as long as this lives.
+#[derive(Debug)]
+pub struct HomeLock {
+    _file: File,
+}
+
+impl HomeLock {
+    /// Takes the home, which must be there.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; a running node is not disturbed.
+    pub fn take(home: &Path) -> Result<Self, OpenError> {
+        let path = home.join(LOCK_NAME);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_at("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => {
+                Err(OpenError::AlreadyRunning { home: home.to_owned() })
+            }
+            Err(TryLockError::Error(source)) => Err(OpenError::Io { action: "lock", path, source }),
+        }
+    }
+}
+
 /// A home's socket, held. Dropping it removes the socket.
 #[derive(Debug)]
 pub struct Door {
     listener: UnixListener,
     path: PathBuf,
-    _lock: File,
+    _lock: HomeLock,
 }
 
 impl Door {
@@ -147,23 +178,7 @@ impl Door {
         }
         DirBuilder::new().recursive(true).mode(0o700).create(home).map_err(io_at("make", home))?;
         fs::set_permissions(home, Permissions::from_mode(0o700)).map_err(io_at("close", home))?;
-        let lock_path = home.join(LOCK_NAME);
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(io_at("open", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::AlreadyRunning { home: home.to_owned() });
-            }
-            Err(TryLockError::Error(source)) => {
-                return Err(OpenError::Io { action: "lock", path: lock_path, source });
-            }
-        }
+        let lock = HomeLock::take(home)?;
         // Whoever holds the lock is the only node here: what lies under the name is a dead one's.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

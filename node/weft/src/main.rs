@@ -9,8 +9,8 @@
 //!
 //! One walk through it: `main` first asks whether it was started as a walled child (an agent, the
 //! compiler, the model) and then is nothing else. Otherwise [`cli::run`] reads the arguments;
-//! `weft up` becomes the node, `init` and `join` prepare its home, and everything else asks the
-//! node that runs.
+//! `weft up` becomes the node, or a locked one without keys; `init`, `join` and `recover` prepare its
+//! home, `key` keeps its keys in another way, and everything else asks the node that runs.
 
 mod cli;
 mod daemon;

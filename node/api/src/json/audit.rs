@@ -2,7 +2,7 @@
 
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
-use weft_core::door::{AuditView, ForkView, Verification};
+use weft_core::door::{AuditView, ForkView, FormerChainView, Verification};
 use weft_protocol::audit::{Body, Head, Touched};
 
 use super::{object, plan::decision, time};
@@ -24,10 +24,11 @@ pub fn audit(view: &AuditView) -> Value {
 
 fn audit_body(body: &Body) -> Value {
     match body {
-        Body::Segment { boot, recovered } => json!({
+        Body::Segment { boot, recovered, former } => json!({
             "kind": "segment",
             "boot": boot.counter,
             "recovered": recovered.as_ref().map(head),
+            "former": former.as_ref().map(head),
         }),
         Body::Intent {
             point,
@@ -64,10 +65,15 @@ fn audit_body(body: &Body) -> Value {
         Body::Checkpoint { signatures } => {
             json!({"kind": "checkpoint", "signatures": signatures.to_string()})
         }
-        Body::Trust { statement } => json!({"kind": "trust", "statement": statement.to_string()}),
+        Body::Trust { statement, said } => {
+            json!({"kind": "trust", "statement": statement.to_string(), "said": said})
+        }
         Body::Operator { action } => json!({"kind": "operator", "action": action}),
         Body::Strangers { count } => json!({"kind": "strangers", "count": count}),
         Body::Withdrawn => json!({"kind": "withdrawn"}),
+        Body::Denials { device, count } => {
+            json!({"kind": "denials", "device": device.to_string(), "count": count})
+        }
     }
 }
 
@@ -89,8 +95,9 @@ pub fn verification(it: &Verification) -> Value {
     let fault =
         |(position, reason): &(u64, String)| json!({"position": position, "reason": reason});
     let witness = |(name, position): &(String, u64)| json!({"device": name, "position": position});
+    let is_right = it.fault.is_none() && it.former.iter().all(|chain| chain.fault.is_none());
     json!({
-        "ok": it.fault.is_none(),
+        "ok": is_right,
         "records": it.records,
         "head": it.head.as_ref().map(head),
         "fault": it.fault.as_ref().map(fault),
@@ -98,6 +105,19 @@ pub fn verification(it: &Verification) -> Value {
         "bogus": it.bogus,
         "setbacks": it.setbacks.iter().map(fault).collect::<Vec<_>>(),
         "forks": it.forks.iter().map(fork).collect::<Vec<_>>(),
+        "former": it.former.iter().map(former).collect::<Vec<_>>(),
+    })
+}
+
+fn former(chain: &FormerChainView) -> Value {
+    let fault =
+        |(position, reason): &(u64, String)| json!({"position": position, "reason": reason});
+    json!({
+        "key": chain.key.to_string(),
+        "records": chain.records,
+        "head": chain.head.as_ref().map(head),
+        "fault": chain.fault.as_ref().map(fault),
+        "witnesses": chain.witnesses,
     })
 }
 
@@ -217,45 +237,64 @@ mod tests {
                 heads: [vec![0x0a], vec![0x0b]],
                 warning: "it is forked".into(),
             }],
+            former: vec![FormerChainView {
+                key: DeviceId::from_bytes([4; 32]),
+                records: 3,
+                head: None,
+                fault: Some((3, "record 3 was added".into())),
+                witnesses: 1,
+            }],
         };
         check(
             &verification(&found),
             expect![[r#"
-            {
-              "bogus": [
-                "server"
-              ],
-              "fault": {
-                "position": 7,
-                "reason": "its signature is wrong"
-              },
-              "forks": [
                 {
-                  "device": "phone",
-                  "heads": [
-                    "0a",
-                    "0b"
+                  "bogus": [
+                    "server"
                   ],
-                  "position": 4,
-                  "warning": "it is forked"
-                }
-              ],
-              "head": null,
-              "ok": false,
-              "records": 8,
-              "setbacks": [
-                {
-                  "position": 6,
-                  "reason": "record 5 is missing"
-                }
-              ],
-              "witnesses": [
-                {
-                  "device": "phone",
-                  "position": 5
-                }
-              ]
-            }"#]],
+                  "fault": {
+                    "position": 7,
+                    "reason": "its signature is wrong"
+                  },
+                  "forks": [
+                    {
+                      "device": "phone",
+                      "heads": [
+                        "0a",
+                        "0b"
+                      ],
+                      "position": 4,
+                      "warning": "it is forked"
+                    }
+                  ],
+                  "former": [
+                    {
+                      "fault": {
+                        "position": 3,
+                        "reason": "record 3 was added"
+                      },
+                      "head": null,
+                      "key": "aqcaibae",
+                      "records": 3,
+                      "witnesses": 1
+                    }
+                  ],
+                  "head": null,
+                  "ok": false,
+                  "records": 8,
+                  "setbacks": [
+                    {
+                      "position": 6,
+                      "reason": "record 5 is missing"
+                    }
+                  ],
+                  "witnesses": [
+                    {
+                      "device": "phone",
+                      "position": 5
+                    }
+                  ]
+                }"#]],
         );
     }
 }

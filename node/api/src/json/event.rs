@@ -64,9 +64,12 @@ pub fn event(event: &Event) -> Value {
             "words": words,
             "role": role.word(),
         }),
-        Event::InvitationEnded { outcome, name } => {
-            json!({"event": "invitation-ended", "outcome": outcome, "name": name})
-        }
+        Event::InvitationEnded { outcome, name, reason } => json!({
+            "event": "invitation-ended",
+            "outcome": outcome,
+            "name": name,
+            "reason": reason,
+        }),
         Event::DeviceHere { name } => json!({"event": "device-here", "name": name}),
         Event::DeviceAway { name } => json!({"event": "device-away", "name": name}),
         Event::DevicesChanged => json!({"event": "devices-changed"}),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use weft_core::door::Status;
 
-use super::audit::head;
+use super::{audit::head, device::standing};
 use crate::message::Keys;
 
 /// A node's state. `keys` is `null` where the shell did not say.
@@ -16,8 +16,11 @@ pub fn status(status: &Status, keys: Option<Keys>) -> Value {
         "name": status.name,
         "kind": status.kind.word(),
         "role": status.role.word(),
+        "standing": status.standing.as_ref().map(standing),
+        "update_needed": status.update_needed,
         "recovery": status.recovery,
         "keys": keys.map(Keys::word),
+        "locked": false,
         "addresses": status.addresses,
         "devices_here": status.devices_here,
         "devices": status.devices,
@@ -28,6 +31,11 @@ pub fn status(status: &Status, keys: Option<Keys>) -> Value {
         "models": status.models,
         "warnings": status.warnings,
     })
+}
+
+/// The state of a device that is locked.
+pub fn locked(keys: Keys) -> Value {
+    json!({"locked": true, "keys": keys.word()})
 }
 
 #[cfg(test)]
@@ -51,6 +59,8 @@ mod tests {
             name: "laptop".into(),
             kind: Kind::Laptop,
             role: Role::Admin,
+            standing: None,
+            update_needed: false,
             recovery: true,
             addresses: vec!["/ip4/127.0.0.1/tcp/4001".into()],
             devices_here: 1,
@@ -79,12 +89,15 @@ mod tests {
               "fabric_name": "home",
               "keys": "file",
               "kind": "laptop",
+              "locked": false,
               "models": [],
               "name": "laptop",
               "policy": "aqcaibae",
               "recovery": true,
               "role": "admin",
               "runs": 0,
+              "standing": null,
+              "update_needed": false,
               "warnings": []
             }"#]],
         );

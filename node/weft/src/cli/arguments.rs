@@ -7,7 +7,6 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use jiff::civil::DateTime;
-use weft_api::Keys;
 use weft_protocol::{
     device::{Kind, Role},
     statement::Name,
@@ -62,16 +61,17 @@ Exit codes:
     2  the command makes no sense
     3  no node is running in this home
     4  the words were not understood; nothing ran
-    5  denied, by a rule or by you
+    5  denied, by a rule, or by your no to a question
     6  a step failed, or no device can do it
-    7  pairing: refused
+    7  pairing: refused, also by your no
     8  pairing: the ticket is expired
     9  pairing: the ticket was already used
    10  pairing: could not reach the other device
    11  uncertain: an effect may have happened and may not
    12  a check found a fault
    13  there is no such thing
-  130  cancelled
+   14  this device is locked
+  130  cancelled, as by Ctrl-C
 
 Environment:
   WEFT_HOME     the node's folder, as --home
@@ -85,8 +85,8 @@ pub(crate) enum Command {
     /// Begins a fabric, with this device as its first
     #[command(after_help = "\
 Shows 24 recovery words, once, on the terminal: the fabric's root key, which outranks every device \
-and is kept nowhere else. Write them down: no command of this version takes them yet, but without \
-them a fabric whose devices are all lost never comes back. Without a terminal and without --words-to \
+and is kept nowhere else. Write them down: `weft recover` takes them where a device was lost or \
+stolen, or nobody else may say who belongs. Without a terminal and without --words-to \
 none are made.
 
 Examples:
@@ -99,7 +99,46 @@ Examples:
 Examples:
   weft up
   weft --home /tmp/second up")]
-    Up,
+    Up(UpArguments),
+
+    /// Takes the keys out of the node's memory; until `weft unlock` it does nothing
+    #[command(after_help = "\
+For keys that are kept under a passphrase. The node ends in good order, and a process without keys \
+takes its place.
+
+Examples:
+  weft lock
+  weft lock --yes")]
+    Lock(LockArguments),
+
+    /// Gives a locked node its keys back
+    #[command(after_help = "\
+Examples:
+  weft unlock
+  weft unlock --passphrase-from 3 3<passphrase.txt")]
+    Unlock(UnlockArguments),
+
+    /// Gives this device another key, without pairing again
+    #[command(after_help = "\
+For when the key may have been copied: a backup, a disk that was sold, a machine that others had. The \
+device keeps its name, its role, its notes and its timers; whoever has the old key is refused by every \
+device from then on. Nothing may be under way here.
+
+Examples:
+  weft rotate
+  weft rotate --yes")]
+    Rotate(RotateArguments),
+
+    /// Shows or changes how this device keeps its keys
+    #[command(after_help = "\
+Examples:
+  weft key status
+  weft key set passphrase
+  weft key set file --passphrase-from 3 3<passphrase.txt")]
+    Key {
+        #[command(subcommand)]
+        action: KeyAction,
+    },
 
     /// Shows this node and how it fares
     #[command(after_help = "\
@@ -108,17 +147,30 @@ Examples:
   weft status --json")]
     Status,
 
-    /// Shows who belongs, or puts a device out
+    /// Shows who belongs; renames a device, gives it a role, puts it out, brings it back
     #[command(
         alias = "device",
         after_help = "\
 Examples:
   weft devices
-  weft devices revoke phone"
+  weft device show phone
+  weft device rename phone pocket
+  weft device role server admin
+  weft device revoke phone"
     )]
     Devices {
         #[command(subcommand)]
         action: Option<DeviceAction>,
+    },
+
+    /// Shows what was said about who belongs, by whom and when
+    #[command(after_help = "\
+Examples:
+  weft trust log
+  weft trust log --limit 10 --json")]
+    Trust {
+        #[command(subcommand)]
+        action: TrustAction,
     },
 
     /// Does what you say, each step on the device that can do it best
@@ -202,10 +254,11 @@ Examples:
     #[command(after_help = "\
 Both devices show the same four words, and both ask. A ticket is good for one device and two \
 minutes, and the next invitation ends the one before. With --yes nobody is asked here: whoever has \
-the ticket then gets in.
+the ticket then gets in. A code is for one guess: whoever types another one ends the invitation.
 
 Examples:
   weft invite
+  weft invite --code
   weft invite --yes --json | ssh server weft join - --name server --kind server --yes")]
     Invite(InviteArguments),
 
@@ -213,8 +266,26 @@ Examples:
     #[command(after_help = "\
 Examples:
   weft join WEFT1:… --name phone --kind phone
+  weft join 4711-apple-river-stone --name phone --kind phone
+  weft join --image screenshot.png --name phone --kind phone
   weft join - --name server --kind server --yes <ticket.txt")]
     Join(JoinArguments),
+
+    /// Gets back in with the recovery words, or says with them who is out and who stays
+    #[command(after_help = "\
+On a machine without a device it makes this one an admin of the fabric that the words are of. One \
+device of that fabric must run: it is found on the local network, or named with --at. On a machine \
+that is a device already, also a suspended one, the root speaks through it.
+
+--lost puts a device out; --since, with a statement out of `weft trust log`, makes all void that it \
+said from there on: so a thief who put the others out is undone, and --keep brings them back.
+
+Examples:
+  weft recover --at 192.168.1.20:41234
+  weft recover --lost phone --since mj5nhbzy --keep laptop --keep server
+  weft recover --new-words
+  weft recover --at 192.168.1.20:41234 --name server --kind server --yes --words-from 3 3<words.txt")]
+    Recover(Box<RecoverArguments>),
 
     /// Shows what happens, as it happens
     #[command(after_help = "\
@@ -238,34 +309,121 @@ pub(crate) struct InitArguments {
     #[arg(long, value_name = "NAME", default_value = "home")]
     pub(crate) fabric: Name,
 
-    /// How this device keeps its keys; `file`: whoever has the disk reads all
-    #[arg(long, value_enum, default_value = "file")]
-    pub(crate) key: KeyArgument,
+    #[command(flatten)]
+    pub(crate) keys: KeyChoice,
 
     /// Writes the recovery words to this open file descriptor instead of the terminal
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(u32).range(3..))]
     pub(crate) words_to: Option<u32>,
 }
 
-/// How keys are kept, as typed.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum KeyArgument {
-    /// In a file that only this user may read
-    File,
+/// How a device that begins keeps its keys.
+#[derive(Debug, Args)]
+pub(crate) struct KeyChoice {
+    /// How this device keeps its keys [default: keychain where there is one, else file]
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) key: Option<KeyArgument>,
+
+    /// Reads the passphrase from this open file descriptor instead of the terminal
+    #[arg(long, value_name = "FD")]
+    pub(crate) passphrase_from: Option<u32>,
 }
 
-impl From<KeyArgument> for Keys {
-    fn from(argument: KeyArgument) -> Self {
-        match argument {
-            KeyArgument::File => Self::File,
-        }
-    }
+/// How keys are kept, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyArgument {
+    /// Under a passphrase, which each start asks for
+    Passphrase,
+    /// Under a key in the system's keychain, which opens when you log in
+    Keychain,
+    /// In a file that only this user may read; whoever has the disk reads all
+    File,
+    /// Under the systemd credential `weft` (LoadCredential= in the unit file)
+    Credential,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArguments {
+    /// Reads the passphrase from this open file descriptor instead of the terminal
+    #[arg(long, value_name = "FD")]
+    pub(crate) passphrase_from: Option<u32>,
+
+    /// Begins without keys
+    #[arg(long, hide = true)]
+    pub(crate) locked: bool,
+
+    /// Begins with the key that comes on standard input
+    #[arg(long, hide = true, conflicts_with_all = ["locked", "passphrase_from"])]
+    pub(crate) unlocked: bool,
+}
+
+/// What `weft rotate` takes.
+#[derive(Debug, Args)]
+pub(crate) struct RotateArguments {
+    /// Does not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LockArguments {
+    /// Does not ask, whatever is under way
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnlockArguments {
+    /// Reads the passphrase from this open file descriptor instead of the terminal
+    #[arg(long, value_name = "FD")]
+    pub(crate) passphrase_from: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyAction {
+    /// Shows how the keys are kept
+    #[command(after_help = "\
+Examples:
+  weft key status
+  weft key status --json")]
+    Status,
+    /// Keeps the same keys in another way, or under another passphrase; the node must not run
+    #[command(after_help = "\
+Examples:
+  weft key set passphrase
+  weft key set keychain
+  weft key set file --passphrase-from 3 3<passphrase.txt")]
+    Set(KeySetArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeySetArguments {
+    /// How
+    #[arg(value_enum, value_name = "KIND")]
+    pub(crate) kind: KeyArgument,
+
+    /// Reads the passphrase until now from this open file descriptor instead of the terminal
+    #[arg(long, value_name = "FD")]
+    pub(crate) passphrase_from: Option<u32>,
+
+    /// Reads the new passphrase from this open file descriptor; of the same one, its second line
+    #[arg(long, value_name = "FD")]
+    pub(crate) new_passphrase_from: Option<u32>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct JoinArguments {
-    /// The ticket; `-`: read from standard input, where no list of processes shows it
-    pub(crate) ticket: String,
+    /// The ticket or the code; `-`: read from standard input, where no list of processes shows it
+    #[arg(required_unless_present = "image", value_name = "TICKET")]
+    pub(crate) ticket: Option<String>,
+
+    /// A photo or a screenshot of the ticket's QR code, as PNG or JPEG
+    #[arg(long, value_name = "FILE", conflicts_with = "ticket")]
+    pub(crate) image: Option<PathBuf>,
+
+    /// With a code: where the inviting device is, such as 192.168.1.20:41234, instead of looking for it
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "image")]
+    pub(crate) at: Vec<String>,
 
     /// This device's name [default: the machine's]
     #[arg(long)]
@@ -275,13 +433,75 @@ pub(crate) struct JoinArguments {
     #[arg(long, default_value = "laptop", value_parser = kinds())]
     pub(crate) kind: Kind,
 
-    /// How this device keeps its keys; `file`: whoever has the disk reads all
-    #[arg(long, value_enum, default_value = "file")]
-    pub(crate) key: KeyArgument,
+    #[command(flatten)]
+    pub(crate) keys: KeyChoice,
 
     /// Says yes to the four words, unseen
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArguments {
+    /// Where a device of the fabric is: HOST:PORT, or an address as `weft status` shows it
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) at: Vec<String>,
+
+    /// This device's name [default: the machine's]
+    #[arg(long)]
+    pub(crate) name: Option<Name>,
+
+    /// This device's kind
+    #[arg(long, default_value = "laptop", value_parser = kinds())]
+    pub(crate) kind: Kind,
+
+    #[command(flatten)]
+    pub(crate) keys: KeyChoice,
+
+    /// Takes a fabric that was begun by a version whose recovery words said nothing in it
+    #[arg(long, value_name = "ID")]
+    pub(crate) fabric: Option<String>,
+
+    /// Puts a device out: its name or id
+    #[arg(long, value_name = "NAME")]
+    pub(crate) lost: Vec<String>,
+
+    /// What the lost device said from this statement on does not count
+    #[arg(long, value_name = "STATEMENT")]
+    pub(crate) since: Option<String>,
+
+    /// Brings back a device that is suspended, or is then
+    #[arg(long, value_name = "NAME")]
+    pub(crate) keep: Vec<String>,
+
+    /// Makes new words; the old ones are worth nothing then
+    #[arg(long)]
+    pub(crate) new_words: bool,
+
+    /// Reads the words from this open file descriptor instead of the terminal
+    #[arg(long, value_name = "FD")]
+    pub(crate) words_from: Option<u32>,
+
+    /// Writes the new words to this open file descriptor instead of the terminal
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(u32).range(3..))]
+    pub(crate) words_to: Option<u32>,
+
+    /// Does not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+impl RecoverArguments {
+    /// What of it makes sense on a machine without a device only.
+    pub(crate) fn of_a_new_device(&self) -> Option<&'static str> {
+        let given = [
+            ("--at", !self.at.is_empty()),
+            ("--name", self.name.is_some()),
+            ("--key", self.keys.key.is_some()),
+            ("--fabric", self.fabric.is_some()),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(what, _)| what)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -290,9 +510,17 @@ pub(crate) struct InviteArguments {
     #[arg(long, default_value = "member", value_parser = roles())]
     pub(crate) role: Role,
 
+    /// Shows a short code to type instead of a ticket: for devices without a camera
+    #[arg(long)]
+    pub(crate) code: bool,
+
     /// Says yes to whoever comes with the ticket, unseen; never gives admin
     #[arg(long)]
     pub(crate) yes: bool,
+
+    /// With --yes --json: stays until the invitation ends, and says how, on a second line
+    #[arg(long)]
+    pub(crate) wait: bool,
 }
 
 #[derive(Debug, Args)]
@@ -315,6 +543,11 @@ fn roles() -> impl TypedValueParser<Value = Role> {
     PossibleValuesParser::new(["member", "admin"]).try_map(|word| word.parse())
 }
 
+/// A role, also one that no device can have yet: the answer says so.
+fn all_roles() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(["admin", "member", "keeper", "guest"]).try_map(|word| word.parse())
+}
+
 /// A kind of device.
 fn kinds() -> impl TypedValueParser<Value = Kind> {
     PossibleValuesParser::new(["laptop", "phone", "server"]).try_map(|word| word.parse())
@@ -326,13 +559,95 @@ fn local_time(text: &str) -> Result<DateTime, &'static str> {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceAction {
-    /// Puts a device out, at once and for good
-    Revoke {
-        /// Its name or id
+    /// Shows all that is known of a device: its standing and why, who added it, where it is
+    #[command(after_help = "\
+Examples:
+  weft device show phone
+  weft device show mj5nhbzy --json")]
+    Show {
+        /// Its name or id, or the beginning of its id
+        device: String,
+    },
+
+    /// Gives a device another name, or the fabric; an admin renames all, a member itself
+    #[command(after_help = "\
+Examples:
+  weft device rename phone pocket
+  weft device rename --fabric house")]
+    Rename {
+        /// Its name or id, or the beginning of its id
+        #[arg(required_unless_present = "fabric")]
+        device: Option<String>,
+        /// Its new name
+        #[arg(required_unless_present = "fabric")]
+        new: Option<Name>,
+        /// Renames the fabric instead
+        #[arg(long, value_name = "NEW", conflicts_with_all = ["device", "new"])]
+        fabric: Option<Name>,
+    },
+
+    /// Gives a device another role; admin only by your yes on the screen
+    #[command(after_help = "\
+An admin may change who belongs. Nobody becomes one by --yes.
+
+Examples:
+  weft device role server admin
+  weft device role server member --yes")]
+    Role {
+        /// Its name or id, or the beginning of its id
+        device: String,
+        /// The new role
+        #[arg(value_parser = all_roles())]
+        role: Role,
+        /// Does not ask before it takes a role away
+        #[arg(long)]
+        yes: bool,
+    },
+
+    /// Brings back a device that is suspended
+    #[command(after_help = "\
+A device is suspended where nobody can say whether it belongs: two admins put each other out, or its \
+key signed two different things in one place. `weft device show` says which, and `weft trust log` what \
+came before.
+
+Examples:
+  weft device keep laptop")]
+    Keep {
+        /// Its name or id, or the beginning of its id
         device: String,
         /// Does not ask
         #[arg(long)]
         yes: bool,
+    },
+
+    /// Puts a device out, at once and for good
+    #[command(after_help = "\
+Examples:
+  weft device revoke phone
+  weft device revoke mj5nhbzy --yes")]
+    Revoke {
+        /// Its name or id, or the beginning of its id
+        device: String,
+        /// Does not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrustAction {
+    /// Lists statements, each after those that it rests on, with what became of it
+    #[command(after_help = "\
+A statement that does not count says so: frozen while its author is suspended, void where its author \
+was put out unseen, powerless where its author had no right to it.
+
+Examples:
+  weft trust log
+  weft trust log --limit 10 --json")]
+    Log {
+        /// At most so many, the newest
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
     },
 }
 
@@ -380,6 +695,9 @@ pub(crate) enum AuditAction {
         /// At most so many
         #[arg(long, default_value_t = 50)]
         limit: u64,
+        /// Of a key that this device had before weft rotate, or the beginning of it
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
     },
     /// Checks that no record was changed, removed or moved
     Verify {
@@ -440,14 +758,39 @@ mod tests {
             "weft init --name laptop --kind laptop --key file",
             "weft init --name n --kind server --fabric house --words-to 3",
             "weft --home /tmp/h up",
+            "weft up --passphrase-from 0",
+            "weft init --key passphrase --passphrase-from 3",
+            "weft join - --key credential --yes",
+            "weft lock --yes",
+            "weft unlock --passphrase-from 3",
+            "weft key status --json",
+            "weft key set passphrase --passphrase-from 3 --new-passphrase-from 3",
+            "weft key set credential",
+            "weft key set keychain",
             "weft status --json",
             "weft invite --yes --json",
             "weft invite --role admin",
+            "weft invite --code --yes --json --wait",
+            "weft join 4711-apple-river-stone --at 192.168.1.20:41234",
+            "weft join --image screenshot.png",
             "weft join WEFT1:ABC --name phone --kind phone --yes --key file",
             "weft join - --name phone --kind phone",
             "weft devices --json",
             "weft device revoke phone --yes",
             "weft devices revoke phone",
+            "weft device show phone --json",
+            "weft device rename phone pocket",
+            "weft device rename --fabric house",
+            "weft device role phone admin",
+            "weft device role phone member --yes",
+            "weft device role phone keeper",
+            "weft device keep phone --yes",
+            "weft recover --at 192.168.1.20:41234",
+            "weft recover --lost phone --since mj5nhbzy --keep laptop --keep server",
+            "weft recover --new-words --words-from 3 --words-to 4 --yes",
+            "weft recover --at 1.2.3.4:5 --name server --kind server --key credential --yes",
+            "weft trust log",
+            "weft trust log --limit 5 --json",
             "weft agents --json",
             "weft notes list --json",
             "weft notes --json",
@@ -482,10 +825,21 @@ mod tests {
             "weft do",
             "weft init --kind toaster",
             "weft init --words-to 1",
+            "weft init --key pocket",
+            "weft key set",
+            "weft unlock secret",
+            "weft up --locked --unlocked",
             "weft join",
             "weft notes search",
             "weft do --now yesterday x",
             "weft invite --role keeper",
+            "weft join",
+            "weft join WEFT1:A --image screenshot.png",
+            "weft device show",
+            "weft device rename phone",
+            "weft device rename phone pocket --fabric house",
+            "weft device role phone king",
+            "weft trust",
         ] {
             assert_eq!(read(line).expect_err(line).exit_code(), 2, "{line}");
         }

@@ -15,12 +15,13 @@ pub(super) async fn run(session: &Session, action: AuditAction) -> Done {
     let terminal = &session.terminal;
     let mut node = Node::reach(session).await?;
     match action {
-        AuditAction::List { from, limit } => {
-            let position = match from {
-                Some(position) => position,
-                None => newest(&node.get(json!({"ask": "status"})).await?, limit),
+        AuditAction::List { from, limit, key } => {
+            let position = match (from, &key) {
+                (Some(position), _) => position,
+                (None, Some(key)) => former(&node.get(json!({"ask": "verify"})).await?, key, limit),
+                (None, None) => newest(&node.get(json!({"ask": "status"})).await?, limit),
             };
-            let request = json!({"ask": "audit", "position": position, "limit": limit});
+            let request = json!({"ask": "audit", "key": key, "position": position, "limit": limit});
             let records = node.get(request).await?;
             if terminal.is_json() {
                 terminal.json(&records)?;
@@ -49,6 +50,13 @@ fn newest(status: &Value, limit: u64) -> u64 {
     records.saturating_sub(limit)
 }
 
+/// The position from which on `limit` records are left of the chain of a former key.
+fn former(found: &Value, key: &str, limit: u64) -> u64 {
+    let mut chains = items(&found["former"]).filter(|it| text(it, "key").starts_with(key));
+    let end = chains.find_map(|chain| chain["head"]["position"].as_u64());
+    end.map_or(0, |end| end + 1).saturating_sub(limit)
+}
+
 fn row(record: &Value) -> [String; 4] {
     let short = |field: &str| text(record, field).chars().take(8).collect::<String>();
     let what = match record["kind"].as_str().unwrap_or_default() {
@@ -67,11 +75,24 @@ fn row(record: &Value) -> [String; 4] {
         }
         "segment" => match record["recovered"]["position"].as_u64() {
             Some(lost) => format!("the disk was set back: record {lost} had been seen elsewhere"),
+            None if !record["former"].is_null() => {
+                let former = &record["former"];
+                let key = text(former, "device").chars().take(8).collect::<String>();
+                let end = text(former, "position");
+                format!(
+                    "start {}, under a new key: {key} ended at record {end}",
+                    text(record, "boot")
+                )
+            }
             None => format!("start {}", text(record, "boot")),
         },
-        "trust" => format!("statement {}", short("statement")),
+        "trust" => match text(record, "said") {
+            said if said.is_empty() => format!("statement {}", short("statement")),
+            said => format!("{said} ({})", short("statement")),
+        },
         "operator" => text(record, "action"),
         "strangers" => format!("{} turned away", text(record, "count")),
+        "denials" => format!("{} more were denied to {}", text(record, "count"), short("device")),
         "withdrawn" => "too large for the disk: not kept, and did not happen".to_owned(),
         _ => String::new(),
     };
@@ -79,7 +100,7 @@ fn row(record: &Value) -> [String; 4] {
 }
 
 fn show_verification(terminal: &Terminal, found: &Value) -> Result<(), CommandError> {
-    if found["ok"] == true {
+    if found["fault"].is_null() {
         let mark = terminal.styled(Style::Green, "ok");
         terminal.data(&format!(
             "{mark}: {} checked, each record as it was written",
@@ -95,11 +116,31 @@ fn show_verification(terminal: &Terminal, found: &Value) -> Result<(), CommandEr
         let (device, position) = (text(witness, "device"), text(witness, "position"));
         terminal.data(&format!("countersigned by {device} up to record {position}"))?;
     }
+    for former in items(&found["former"]) {
+        terminal.data(&former_chain(terminal, former))?;
+    }
     for sentence in warnings(found) {
         let mark = terminal.styled(Style::Yellow, "warning");
         terminal.data(&format!("{mark}: {sentence}"))?;
     }
     Ok(())
+}
+
+/// What was found of the chain of a key that this device had before.
+fn former_chain(terminal: &Terminal, former: &Value) -> String {
+    let key = text(former, "key").chars().take(8).collect::<String>();
+    let fault = &former["fault"];
+    if fault.is_null() {
+        let mark = terminal.styled(Style::Green, "ok");
+        let (records, witnesses) = (text(former, "records"), text(former, "witnesses"));
+        let whose = if witnesses == "1" { "device" } else { "devices" };
+        return format!(
+            "{mark}: {records} under the former key {key}, countersigned by {witnesses} {whose}"
+        );
+    }
+    let mark = terminal.styled(Style::Red, "fault");
+    let (position, reason) = (text(fault, "position"), text(fault, "reason"));
+    format!("{mark}: record {position} under the former key {key}: {reason}")
 }
 
 /// What is no fault of the chain, and should be known.
@@ -124,6 +165,36 @@ mod tests {
         assert_eq!(newest(&json!({"audit_head": {"position": 99}}), 50), 50);
         assert_eq!(newest(&json!({"audit_head": {"position": 9}}), 50), 0);
         assert_eq!(newest(&json!({"audit_head": null}), 50), 0);
+        let found = json!({"former": [{"key": "abcd", "head": {"position": 99}}]});
+        assert_eq!((former(&found, "ab", 50), former(&found, "b", 50)), (50, 0));
+    }
+
+    #[test]
+    fn a_former_chain_is_told_by_its_key() {
+        let terminal = Terminal::new(false, 0);
+        let chain = |fault: Value| {
+            former_chain(
+                &terminal,
+                &json!({"key": "abcdefghij", "records": 7, "witnesses": 1, "fault": fault}),
+            )
+        };
+        let right = chain(Value::Null);
+        assert!(
+            right.ends_with(": 7 under the former key abcdefgh, countersigned by 1 device"),
+            "{right}"
+        );
+        let wrong = chain(json!({"position": 8, "reason": "record 8 was added"}));
+        assert!(
+            wrong.ends_with(": record 8 under the former key abcdefgh: record 8 was added"),
+            "{wrong}"
+        );
+    }
+
+    #[test]
+    fn the_first_start_under_a_new_key_says_where_the_old_chain_ends() {
+        let record = json!({"position": 0, "kind": "segment", "boot": 6, "recovered": null,
+            "former": {"device": "abcdefghij", "position": 9}});
+        assert_eq!(row(&record)[3], "start 6, under a new key: abcdefgh ended at record 9");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! `weft devices`: who belongs, and putting a device out.
+//! `weft devices`: who belongs, all of one device, and what an admin changes of it.
 
 use serde_json::{Value, json};
 use weft_api::ErrorKind;
+use weft_protocol::device::Role;
 
 use super::{
     Session,
@@ -14,64 +15,228 @@ use super::{
 pub(super) async fn run(session: &Session, action: Option<DeviceAction>) -> Done {
     let terminal = &session.terminal;
     let mut node = Node::reach(session).await?;
-    let devices = node.get(json!({"ask": "devices"})).await?;
-    match action {
-        None if terminal.is_json() => terminal.json(&devices)?,
-        None => list(terminal, &devices)?,
-        Some(DeviceAction::Revoke { device, yes }) => {
-            if !yes {
-                confirm(&known(&devices, &device)?, &device)?;
-            }
-            let done = node.get(json!({"ask": "revoke", "device": device})).await?;
-            if terminal.is_json() {
-                terminal.json(&done)?;
-            } else {
-                terminal.say(&format!(
-                    "{device} is put out; devices that are away hear it when they come"
-                ));
-            }
+    let Some(action) = action else {
+        let devices = node.get(json!({"ask": "devices"})).await?;
+        if terminal.is_json() {
+            terminal.json(&devices)?;
+        } else {
+            list(terminal, &devices)?;
         }
+        return Ok(None);
+    };
+    let (request, said) = match action {
+        DeviceAction::Show { device } => {
+            let device = find(&mut node, &device).await?;
+            if terminal.is_json() {
+                terminal.json(&device)?;
+            } else {
+                show(terminal, &device)?;
+            }
+            return Ok(None);
+        }
+        DeviceAction::Rename { device, new, fabric } => {
+            let (device, name) = match (device, new, fabric) {
+                (Some(device), Some(name), _) => (Some(device), name),
+                (_, _, Some(name)) => (None, name),
+                (_, _, None) => unreachable!("without --fabric both names are required"),
+            };
+            let said = match &device {
+                Some(device) => format!("{} is called {name} now", harmless(device)),
+                None => format!("the fabric is called {name} now"),
+            };
+            (json!({"ask": "rename", "device": device, "name": name.as_str()}), said)
+        }
+        DeviceAction::Role { device, role, yes } => {
+            let device = find(&mut node, &device).await?;
+            let name = text(&device, "name");
+            // What is refused anyway is not asked for.
+            let may_change = may_change(&device, role) && is_admin(&mut node).await?;
+            let is_grant = role == Role::Admin && may_change;
+            if is_grant {
+                confirm_admin(terminal, &device, yes)?;
+            } else if !yes && may_change {
+                let from = text(&device, "role");
+                let what = format!("making {name} a {role}");
+                confirm(&what, &format!("Make {}, now {from}, a {role}?", titled(&device)))?;
+            }
+            let request = json!({"ask": "set-role", "device": device["id"], "role": role.word(),
+                "confirmed": is_grant});
+            (request, format!("{name} is {role} now; devices that are away hear it when they come"))
+        }
+        DeviceAction::Keep { device, yes } => {
+            let device = find(&mut node, &device).await?;
+            let name = text(&device, "name");
+            if !yes && device["state"] == "suspended" && is_admin(&mut node).await? {
+                let why = text(&device["standing"], "why");
+                terminal.say(&format!("{name} is suspended: {why}"));
+                let question = format!("Bring {} back, with all its rights?", titled(&device));
+                confirm(&format!("bringing {name} back"), &question)?;
+            }
+            (json!({"ask": "keep", "device": device["id"]}), format!("{name} belongs again"))
+        }
+        DeviceAction::Revoke { device, yes } => {
+            let device = find(&mut node, &device).await?;
+            let name = text(&device, "name");
+            if !yes && device["state"] != "revoked" && is_admin(&mut node).await? {
+                let which = if device["this"] == true {
+                    format!("{name}, this very device,")
+                } else {
+                    titled(&device)
+                };
+                let question = format!("Put {which} out, at once and for good?");
+                confirm(&format!("putting {name} out"), &question)?;
+            }
+            let said = format!("{name} is put out; devices that are away hear it when they come");
+            (json!({"ask": "revoke", "device": device["id"]}), said)
+        }
+    };
+    let done = node.get(request).await?;
+    if terminal.is_json() {
+        terminal.json(&done)?;
+    } else {
+        terminal.say(&said);
     }
     Ok(None)
 }
 
-/// The device of that name or id, which can still be put out.
-fn known(devices: &Value, device: &str) -> Result<Value, CommandError> {
-    let is_it = |it: &&Value| it["name"] == device || it["id"] == device;
-    let missing = |why: String| CommandError::new(ErrorKind::NotFound, why);
-    match items(devices).find(is_it) {
-        Some(it) if it["state"] == "revoked" => {
-            Err(missing(format!("{} was put out already", harmless(device))))
+/// The device of that name or id, as the node has it.
+async fn find(node: &mut Node, device: &str) -> Result<Value, CommandError> {
+    node.get(json!({"ask": "device", "device": device})).await
+}
+
+/// Whether this device may change who belongs. One that may not says so itself: nobody is asked first.
+pub(super) async fn is_admin(node: &mut Node) -> Result<bool, CommandError> {
+    Ok(stands_as_admin(&node.get(json!({"ask": "devices"})).await?))
+}
+
+fn stands_as_admin(devices: &Value) -> bool {
+    items(devices)
+        .any(|it| it["this"] == true && it["role"] == Role::Admin.word() && it["state"] == "here")
+}
+
+/// Whether there is something to ask a person before this role is given.
+fn may_change(device: &Value, role: Role) -> bool {
+    role.holds_data()
+        && device["role"] != role.word()
+        && matches!(device["state"].as_str(), Some("here" | "away" | "never seen"))
+}
+
+/// A device with its kind and role.
+fn titled(device: &Value) -> String {
+    format!("{} ({}, {})", text(device, "name"), text(device, "kind"), text(device, "role"))
+}
+
+/// Asks for a yes, which `--yes` would be.
+fn confirm(what: &str, question: &str) -> Result<(), CommandError> {
+    if !terminal::can_ask() {
+        let message = format!("{what} needs a yes, and there is no terminal to ask at");
+        return Err(CommandError::new(ErrorKind::Usage, message).hint("say it with --yes"));
+    }
+    answered(question)
+}
+
+/// Asks for the one yes that nothing else stands for.
+fn confirm_admin(terminal: &Terminal, device: &Value, yes: bool) -> Result<(), CommandError> {
+    let name = text(device, "name");
+    if yes {
+        let message =
+            format!("nobody becomes admin by --yes; leave it out, and {name} is asked for");
+        return Err(CommandError::new(ErrorKind::Usage, message));
+    }
+    if !terminal::can_ask() {
+        let message =
+            format!("making {name} an admin needs a yes, and there is no terminal to ask at");
+        let hint = "no option stands for this yes; run it at a terminal";
+        return Err(CommandError::new(ErrorKind::Usage, message).hint(hint));
+    }
+    let id: String = text(device, "id").chars().take(8).collect();
+    terminal.say(&format!("{} {id} is to become admin.", titled(device)));
+    terminal.say("An admin may invite, rename and put out every device, and make others admin.");
+    answered(&format!("Give {name} the role admin?"))
+}
+
+fn answered(question: &str) -> Result<(), CommandError> {
+    if terminal::ask(question) { Ok(()) } else { Err(CommandError::said_no()) }
+}
+
+fn show(terminal: &Terminal, device: &Value) -> Result<(), CommandError> {
+    let name = terminal.styled(Style::Bold, &text(device, "name"));
+    let (kind, role) = (text(device, "kind"), text(device, "role"));
+    terminal.data(&format!("{name}, a {kind} and {role}"))?;
+    for (field, value) in facts(device) {
+        terminal.data(&format!("{}: {value}", terminal.styled(Style::Dim, field)))?;
+    }
+    Ok(())
+}
+
+/// What there is to say of a device, a line each.
+fn facts(device: &Value) -> Vec<(&'static str, String)> {
+    let mut facts = vec![("id", text(device, "id"))];
+    let mut fact = |name: &'static str, value: String| {
+        if !value.is_empty() {
+            facts.push((name, value));
         }
-        Some(it) => Ok(it.clone()),
-        None => {
-            let names: Vec<_> = items(devices)
-                .filter(|it| it["state"] != "revoked")
-                .map(|it| text(it, "name"))
-                .collect();
-            let (device, names) = (harmless(device), names.join(", "));
-            Err(missing(format!("there is no device {device:?}; there are {names}")))
-        }
+    };
+    let short = |value: &Value, field: &str| text(value, field).chars().take(8).collect::<String>();
+    let (state, since) = (text(device, "state"), local_time(device, "since"));
+    fact(
+        "state",
+        match state.as_str() {
+            "here" if device["this"] == true => "this device".to_owned(),
+            "here" | "away" if !since.is_empty() => format!("{state} since {since}"),
+            _ => state.clone(),
+        },
+    );
+    let standing = &device["standing"];
+    if !standing.is_null() {
+        let (at, id) = (local_time(standing, "at"), short(standing, "statement"));
+        fact("why", format!("{}, {at} (statement {id})", text(standing, "why")));
+        fact("to do", text(standing, "remedy"));
+    }
+    if state == "never seen" {
+        fact("to do", format!("weft device revoke {} if it does not come", text(device, "name")));
+    }
+    let former: Vec<String> = items(&device["former"])
+        .filter_map(Value::as_str)
+        .map(|key| key.chars().take(8).collect())
+        .collect();
+    // What brought its key in is then the statement that replaced the one before.
+    let added = if former.is_empty() { "added" } else { "under this key" };
+    fact("former keys", former.join(", "));
+    let by = text(device, "added_by");
+    let (at, id) = (local_time(device, "added_at"), short(device, "added"));
+    let statement = format!("{at} (statement {id})");
+    fact(
+        added,
+        match device["confirmed"].as_bool() {
+            None if former.is_empty() => format!("began the fabric, {statement}"),
+            None => format!("by {by}, which began the fabric, {statement}"),
+            Some(true) => format!("by {by}, {statement}; the words were compared"),
+            Some(false) => {
+                format!("by {by}, {statement}; unconfirmed, nobody compared the four words")
+            }
+        },
+    );
+    fact("address", way(device));
+    fact("round trip", round_trip(device));
+    fact("models", listed(&device["models"]));
+    if state != "here" {
+        fact("last heard", local_time(device, "last_heard"));
+    }
+    facts
+}
+
+/// Where a device is reached, and whether through a relay.
+fn way(device: &Value) -> String {
+    let address = address(&text(device, "address"));
+    match device["way"].as_str() {
+        Some(way) => format!("{address}, {}", harmless(way)),
+        None => address,
     }
 }
 
-fn confirm(known: &Value, device: &str) -> Result<(), CommandError> {
-    if !terminal::can_ask() {
-        let message =
-            format!("putting {device} out needs a yes, and there is no terminal to ask at");
-        return Err(CommandError::new(ErrorKind::Usage, message).hint("say it with --yes"));
-    }
-    let which = if known["this"] == true {
-        format!("{device}, this very device,")
-    } else {
-        format!("{device} ({}, {})", text(known, "kind"), text(known, "role"))
-    };
-    let question = format!("Put {} out, at once and for good?", harmless(&which));
-    if terminal::ask(&question) {
-        Ok(())
-    } else {
-        Err(CommandError::new(ErrorKind::Cancelled, "nothing was changed"))
-    }
+fn round_trip(device: &Value) -> String {
+    device["round_trip_ms"].as_f64().map(|ms| format!("{ms:.1} ms")).unwrap_or_default()
 }
 
 fn list(terminal: &Terminal, devices: &Value) -> Result<(), CommandError> {
@@ -87,23 +252,25 @@ fn list(terminal: &Terminal, devices: &Value) -> Result<(), CommandError> {
         let name = text(device, "name");
         terminal.note(&format!("{mark}: nobody compared the four words when {name} joined"));
     }
+    for device in items(devices).filter(|device| device["state"] == "suspended") {
+        let mark = terminal.styled_message(Style::Yellow, "suspended");
+        let (name, standing) = (text(device, "name"), &device["standing"]);
+        let (why, remedy) = (text(standing, "why"), text(standing, "remedy"));
+        terminal.say(&format!("{mark}: {name}: {why}; {remedy}"));
+    }
     Ok(())
 }
 
 fn row(device: &Value) -> [String; 8] {
-    let round_trip = device["round_trip_ms"].as_f64().map(|ms| format!("{ms:.1} ms"));
+    let standing = &device["standing"];
     [
         text(device, "name"),
         text(device, "kind"),
         text(device, "role"),
         text(device, "state"),
-        local_time(device, "since"),
-        round_trip.unwrap_or_default(),
-        if device["this"] == true {
-            "this device".to_owned()
-        } else {
-            address(&text(device, "address"))
-        },
+        if standing.is_null() { local_time(device, "since") } else { local_time(standing, "at") },
+        round_trip(device),
+        if device["this"] == true { "this device".to_owned() } else { way(device) },
         listed(&device["models"]),
     ]
 }
@@ -154,16 +321,56 @@ mod tests {
     }
 
     #[test]
-    fn only_a_device_that_belongs_can_be_put_out() {
-        let devices =
-            json!([{"name": "laptop", "state": "here"}, {"name": "old", "state": "revoked"}]);
-        assert_eq!(known(&devices, "laptop").unwrap()["name"], "laptop");
-        let said = |device: &str| {
-            let error = known(&devices, device).expect_err(device);
-            assert_eq!(error.kind(), ErrorKind::NotFound);
-            format!("{error:?}")
+    fn a_device_says_how_it_is_reached() {
+        let device = json!({"address": "/ip4/10.0.0.2/udp/4001/quic-v1", "way": "direct"});
+        assert_eq!(way(&device), "10.0.0.2:4001 quic, direct");
+        let relay = "/ip4/10.0.0.1/tcp/4001/p2p/12D3KooW/p2p-circuit";
+        assert_eq!(way(&json!({"address": relay, "way": "relayed"})), "10.0.0.1:4001 tcp, relayed");
+        assert_eq!(way(&json!({"address": null, "way": null})), "");
+    }
+
+    #[test]
+    fn a_device_that_is_out_says_why_and_what_to_do() {
+        let said = |device: &Value| {
+            let lines = facts(device).into_iter().map(|(name, value)| format!("{name}: {value}"));
+            lines.collect::<Vec<_>>().join("\n")
         };
-        assert!(said("old").contains("was put out already"), "{}", said("old"));
-        assert!(said("nobody").contains("there are laptop"), "{}", said("nobody"));
+        let out = json!({"id": "mj5nhbzy", "state": "suspended", "added_by": "laptop",
+            "added": "abcdefghij", "confirmed": false, "models": [],
+            "standing": {"why": "server revoked it, and server is revoked itself",
+                "remedy": "weft device keep phone", "statement": "qrstuvwxyz"}});
+        expect_test::expect![[r"
+            id: mj5nhbzy
+            state: suspended
+            why: server revoked it, and server is revoked itself,  (statement qrstuvwx)
+            to do: weft device keep phone
+            added: by laptop,  (statement abcdefgh); unconfirmed, nobody compared the four words"]]
+        .assert_eq(&said(&out));
+        let first = json!({"state": "here", "added_by": "laptop", "added": "abcdefghij",
+            "confirmed": null, "models": []});
+        let began = "added: began the fabric,  (statement abcdefgh)";
+        assert!(said(&first).contains(began), "{}", said(&first));
+        let here = json!({"state": "here", "this": true, "models": ["a"], "round_trip_ms": 1.25});
+        assert!(said(&here).contains("state: this device\n"), "{}", said(&here));
+        assert!(said(&here).contains("round trip: 1.2 ms\nmodels: a"), "{}", said(&here));
+        let ghost = json!({"name": "phone", "state": "never seen", "models": []});
+        let to_do = "state: never seen\nto do: weft device revoke phone if it does not come";
+        assert!(said(&ghost).contains(to_do), "{}", said(&ghost));
+    }
+
+    #[test]
+    fn only_what_can_be_done_is_asked_for() {
+        let fabric = |this: &str, state: &str| {
+            json!([{"this": true, "role": this, "state": state}, {"this": false, "role": "admin",
+                "state": "here"}])
+        };
+        assert!(stands_as_admin(&fabric("admin", "here")));
+        assert!(!stands_as_admin(&fabric("member", "here")));
+        assert!(!stands_as_admin(&fabric("admin", "suspended")));
+        let member = json!({"role": "member", "state": "away"});
+        assert!(may_change(&member, Role::Admin));
+        assert!(!may_change(&member, Role::Member), "it is one already");
+        assert!(!may_change(&member, Role::Keeper), "there are none yet");
+        assert!(!may_change(&json!({"role": "member", "state": "revoked"}), Role::Admin));
     }
 }

@@ -8,6 +8,11 @@ use crate::daemon::home::{NotInitialised, Taken};
 /// How a command ended. `Some`: not well, and the person was told how.
 pub(crate) type Done = Result<Option<ErrorKind>, CommandError>;
 
+/// A person stopped while new recovery words were shown.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing was made or changed, and the new words on your paper are worth nothing")]
+pub(crate) struct Unshown;
+
 /// An error with its kind, what led to it, and what to do about it.
 #[derive(Debug)]
 pub(crate) struct CommandError {
@@ -32,6 +37,7 @@ pub(crate) const fn exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::Uncertain => 11,
         ErrorKind::Fault => 12,
         ErrorKind::NotFound => 13,
+        ErrorKind::Locked => 14,
         ErrorKind::Cancelled => 130,
     }
 }
@@ -40,6 +46,11 @@ impl CommandError {
     /// An error that says what a person sees.
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, error: anyhow::Error::msg(message.into()), hints: Vec::new() }
+    }
+
+    /// A person's no to a question of ours.
+    pub(crate) fn said_no() -> Self {
+        Self::new(ErrorKind::Denied, "you said no, and nothing was changed")
     }
 
     /// A library's error, whose message fits after "failed to".
@@ -77,6 +88,11 @@ impl CommandError {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+
+    /// What a person is told went wrong, without what led to it.
+    pub(crate) fn message(&self) -> String {
+        self.error.to_string()
     }
 
     pub(crate) const fn kind(&self) -> ErrorKind {
@@ -118,12 +134,15 @@ impl From<anyhow::Error> for CommandError {
     fn from(error: anyhow::Error) -> Self {
         let is_new_home = error.is::<NotInitialised>();
         let is_taken = error.is::<Taken>();
+        let is_cancelled = error.is::<Unshown>();
         let error = Self { kind: ErrorKind::Other, error, hints: Vec::new() };
         if is_new_home {
             error.of_kind(ErrorKind::NotFound).hint("begin with weft init, or weft join TICKET")
         } else if is_taken {
             let error = error.of_kind(ErrorKind::Usage);
             error.hint("a home belongs to one fabric; name another with --home DIR")
+        } else if is_cancelled {
+            error.of_kind(ErrorKind::Cancelled)
         } else {
             error
         }
@@ -193,6 +212,17 @@ mod tests {
         let missing = CommandError::from(ClientError::NotRunning { home: missing });
         assert!(missing.hints[0].contains("weft init"), "{missing:?}");
         assert!(missing.hints[0].contains("run weft up"), "{missing:?}");
+    }
+
+    #[test]
+    fn words_that_were_cut_off_are_void() {
+        let error = CommandError::from(anyhow::Error::new(Unshown).context("failed to begin"));
+        assert_eq!(exit_code(error.kind()), 130);
+    }
+
+    #[test]
+    fn a_no_is_denied() {
+        assert_eq!(exit_code(CommandError::said_no().kind()), 5);
     }
 
     #[test]

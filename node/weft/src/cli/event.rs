@@ -60,7 +60,9 @@ fn line(event: &Value) -> Option<String> {
         "invitation-ended" => {
             let name = field("name");
             let who = if name.is_empty() { String::new() } else { format!(", {name}") };
-            format!("the invitation ended: {}{who}", field("outcome"))
+            let reason = field("reason");
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            format!("the invitation ended: {}{who}{why}", field("outcome"))
         }
         "device-here" => format!("{} is here", field("name")),
         "device-away" => format!("{} is away", field("name")),

@@ -1,6 +1,7 @@
 //! `weft init`: a fabric begins, and its recovery words are shown once.
 
 use std::{
+    collections::BTreeSet,
     fs::{File, OpenOptions},
     io::Write as _,
     path::PathBuf,
@@ -8,22 +9,27 @@ use std::{
 
 use anyhow::Context as _;
 use serde_json::json;
-use weft_api::{ErrorKind, Keys};
+use weft_api::ErrorKind;
 use weft_protocol::statement::Name;
 use zeroize::Zeroizing;
 
 use super::{
     Session,
     arguments::InitArguments,
-    error::{CommandError, Done},
+    error::{CommandError, Done, Unshown},
+    key,
+    tty::{self, Line, Typed, Uncut},
 };
 use crate::daemon::{
-    home::Home,
+    home::{Home, keys as keys_of},
     init::{self, InitRequest},
 };
 
-/// Where words go that no redirection catches.
-const TTY: &str = "/dev/tty";
+/// The longest word has eight letters.
+const ANSWER_BYTES_MAX: usize = 64;
+
+/// So often a word may be typed wrongly.
+const TRIES_MAX: usize = 3;
 
 /// How many words stand in a line.
 const WORDS_A_LINE: usize = 6;
@@ -33,15 +39,20 @@ pub(super) fn run(session: &Session, arguments: InitArguments) -> Done {
     // Opened before anything is made: a root whose words nobody saw would be none.
     let sink = open_sink(arguments.words_to)?;
     let name = name(arguments.name)?;
+    // Before a passphrase is asked for.
+    let home = Home::new(&session.home);
+    home.expect_new()?;
+    let keys = key::choose(terminal, &arguments.keys)?;
+    let keeping = keys.keeping();
     let request = InitRequest {
         name: name.clone(),
         kind: arguments.kind,
         fabric: arguments.fabric,
+        keys,
         with_root: sink.is_some(),
     };
-    let report = init::run(&Home::new(&session.home), &request, |words| {
-        sink.map_or(Ok(()), |sink| show_words(sink, words))
-    })?;
+    let report =
+        init::run(&home, &request, |words| sink.map_or(Ok(()), |sink| show_words(sink, words)))?;
     let recovery = report.words.is_some();
     if !recovery {
         terminal.say(
@@ -55,7 +66,7 @@ pub(super) fn run(session: &Session, arguments: InitArguments) -> Done {
             "fabric_name": request.fabric.as_str(),
             "device": report.device.to_string(),
             "name": name.as_str(),
-            "keys": Keys::from(arguments.key).word(),
+            "keys": keys_of(keeping).word(),
             "recovery": recovery,
         }))?;
     } else {
@@ -81,7 +92,7 @@ pub(super) fn name(given: Option<Name>) -> Result<Name, CommandError> {
 
 /// Where recovery words are shown.
 #[derive(Debug)]
-enum Sink {
+pub(super) enum Sink {
     /// To a person.
     Terminal(File),
     /// To whatever holds the descriptor's other end.
@@ -89,9 +100,9 @@ enum Sink {
 }
 
 /// The descriptor that was named, else the terminal, else nothing.
-fn open_sink(descriptor: Option<u32>) -> Result<Option<Sink>, CommandError> {
+pub(super) fn open_sink(descriptor: Option<u32>) -> Result<Option<Sink>, CommandError> {
     let Some(descriptor) = descriptor else {
-        return Ok(OpenOptions::new().write(true).open(TTY).ok().map(Sink::Terminal));
+        return Ok(tty::open().map(Sink::Terminal));
     };
     // Opened by its name: taking a number's descriptor over is not safe.
     let path = PathBuf::from(format!("/dev/fd/{descriptor}"));
@@ -105,21 +116,72 @@ fn open_sink(descriptor: Option<u32>) -> Result<Option<Sink>, CommandError> {
     }
 }
 
-fn show_words(sink: Sink, words: &str) -> anyhow::Result<()> {
-    let (mut file, text) = match sink {
-        Sink::Terminal(file) => (file, Zeroizing::new(page(words))),
-        Sink::Descriptor(file) => (file, Zeroizing::new(format!("{words}\n"))),
-    };
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.flush())
-        .context("failed to show the recovery words; nothing was made")
+pub(super) fn show_words(sink: Sink, words: &str) -> anyhow::Result<()> {
+    let failed = "failed to show the recovery words; nothing was made";
+    match sink {
+        Sink::Terminal(mut tty) => {
+            let reader = tty.try_clone().context(failed)?;
+            let _uncut = Uncut::begin(&reader).context(failed)?;
+            let text = Zeroizing::new(page(words));
+            tty.write_all(text.as_bytes()).and_then(|()| tty.flush()).context(failed)?;
+            ask_back(&tty, words)
+        }
+        Sink::Descriptor(mut file) => {
+            let text = Zeroizing::new(format!("{words}\n"));
+            file.write_all(text.as_bytes()).and_then(|()| file.flush()).context(failed)
+        }
+    }
+}
+
+/// Asks for some of the words as the paper has them. Whoever answers nothing is not asked further.
+fn ask_back(mut tty: &File, words: &str) -> anyhow::Result<()> {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    for at in three_of(words.len())? {
+        let mut tries = 0;
+        loop {
+            write!(tty, "Word {}, as your paper has it (Enter: don't check): ", at + 1)?;
+            tty.flush()?;
+            let mut line = Line::new(ANSWER_BYTES_MAX);
+            let typed = line.read(tty)?;
+            let answer = line.bytes.trim_ascii();
+            if typed == Typed::Cancelled {
+                writeln!(tty)?;
+                return Err(Unshown.into());
+            }
+            if answer.is_empty() {
+                writeln!(tty, "The paper was not checked.")?;
+                return Ok(());
+            }
+            if answer.eq_ignore_ascii_case(words[at].as_bytes()) {
+                break;
+            }
+            tries += 1;
+            if tries == TRIES_MAX {
+                anyhow::bail!("the paper has other words than were shown; nothing was made");
+            }
+            writeln!(tty, "That is not it. Look above, and mend the paper.")?;
+        }
+    }
+    writeln!(tty, "The paper is right.")?;
+    Ok(())
+}
+
+/// Three different numbers below `count`, in order.
+fn three_of(count: usize) -> anyhow::Result<BTreeSet<usize>> {
+    let mut chosen = BTreeSet::new();
+    while chosen.len() < 3.min(count) {
+        let mut byte = [0];
+        getrandom::fill(&mut byte)?;
+        chosen.insert(usize::from(byte[0]) % count);
+    }
+    Ok(chosen)
 }
 
 /// The words as a person copies them.
 fn page(words: &str) -> String {
     let mut text = String::from(
-        "\nWrite these 24 words down, on paper. They are shown this once, and bring your fabric back \
-         when\nevery device is lost. Whoever has them has everything.\n\n",
+        "\nWrite these 24 words down, on paper. They are shown this once. With them and one device that \
+         is left,\nwhichever it is, you get back in, and a thief out. Whoever has them has everything.\n\n",
     );
     for (at, word) in words.split_whitespace().enumerate() {
         let end = if (at + 1) % WORDS_A_LINE == 0 { "\n" } else { "" };
@@ -151,6 +213,14 @@ mod tests {
     fn a_descriptor_that_is_not_open_is_named() {
         let error = open_sink(Some(999)).expect_err("it is not open");
         assert_eq!(error.kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn three_words_are_asked_back() {
+        for count in [1, 3, 24] {
+            let chosen = three_of(count).unwrap();
+            assert!(chosen.len() == 3.min(count) && chosen.iter().all(|at| *at < count));
+        }
     }
 
     #[test]

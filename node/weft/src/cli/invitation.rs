@@ -1,5 +1,7 @@
 //! `weft invite`: an invitation for one more device.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -11,20 +13,29 @@ use weft_protocol::device::Role;
 use super::{
     Session,
     arguments::InviteArguments,
+    device,
     error::{CommandError, Done},
+    means,
     node::{Node, Said},
     qr,
-    terminal::{self, Style, Terminal, listed, text},
+    terminal::{self, Style, Terminal, items, listed, text},
 };
 
 pub(super) async fn run(session: &Session, arguments: &InviteArguments) -> Done {
     let terminal = &session.terminal;
     check(arguments)?;
     let mut node = Node::reach(session).await?;
+    if !arguments.yes && !terminal::can_ask() {
+        if !device::is_admin(&mut node).await? {
+            // The node says who may.
+            node.get(request(arguments)).await?;
+        }
+        let message = "an invitation asks a person, and there is no terminal to ask at";
+        return Err(CommandError::new(ErrorKind::Usage, message)
+            .hint("say it with --yes: whoever has the ticket then gets in"));
+    }
     let mut interrupts = signal(SignalKind::interrupt())
         .map_err(|error| anyhow::Error::new(error).context("failed to listen for Ctrl-C"))?;
-    // The last one who invites is the one who waits: an older invitation, whose ticket may be lost, ends.
-    node.get(json!({"ask": "close-invitation"})).await?;
     let mut conversation = node.ask(request(arguments)).await?;
     let mut asking: Option<JoinHandle<bool>> = None;
     loop {
@@ -44,7 +55,7 @@ pub(super) async fn run(session: &Session, arguments: &InviteArguments) -> Done 
             said = node.next(&mut conversation) => match said? {
                 Said::Reply(invited) => {
                     show(terminal, &invited, arguments.yes)?;
-                    if arguments.yes && terminal.is_json() {
+                    if arguments.yes && terminal.is_json() && !arguments.wait {
                         return Ok(None);
                     }
                     continue;
@@ -54,7 +65,8 @@ pub(super) async fn run(session: &Session, arguments: &InviteArguments) -> Done 
         };
         match event["event"].as_str().unwrap_or_default() {
             "invitation-met" if arguments.yes => {
-                terminal.note(&format!("{} comes with the ticket", text(&event, "name")));
+                let means = if arguments.code { "code" } else { "ticket" };
+                terminal.note(&format!("{} comes with the {means}", text(&event, "name")));
             }
             "invitation-met" => {
                 let question = question(terminal, &event);
@@ -80,10 +92,6 @@ fn check(arguments: &InviteArguments) -> Result<(), CommandError> {
             return Err(usage("only a member or an admin can be invited"));
         }
     }
-    if !arguments.yes && !terminal::can_ask() {
-        return Err(usage("an invitation asks a person, and there is no terminal to ask at")
-            .hint("say it with --yes: whoever has the ticket then gets in"));
-    }
     Ok(())
 }
 
@@ -92,6 +100,7 @@ fn request(arguments: &InviteArguments) -> Value {
         "ask": "invite",
         "role": arguments.role.word(),
         "confirmed_by_itself": arguments.yes,
+        "by_code": arguments.code,
     })
 }
 
@@ -100,21 +109,41 @@ async fn answered(asking: &mut Option<JoinHandle<bool>>) -> Option<bool> {
     Some(asking.as_mut()?.await.unwrap_or(false))
 }
 
-/// The ticket: as a code where somebody looks, and as text.
+/// The ticket: as a QR code where somebody looks, and as text. Or the code to type.
 fn show(terminal: &Terminal, invited: &Value, is_unseen: bool) -> Result<(), CommandError> {
     if terminal.is_json() {
         return terminal.json(invited);
     }
-    let ticket = text(invited, "ticket");
-    if let Some(code) = qr::draw(&ticket, terminal.error_is_colourful()) {
-        terminal.note(&code);
-    }
-    terminal.note("On the other device, within two minutes: weft join, and this ticket:");
-    terminal.data(&ticket)?;
-    terminal.note(if is_unseen {
-        "Waiting. Whoever has the ticket gets in, unseen. Ctrl-C closes the invitation."
+    let means = if invited["code"].is_string() {
+        let addresses: BTreeSet<_> =
+            items(&invited["addresses"]).filter_map(|it| means::typed(it.as_str()?)).collect();
+        terminal.note("On the other device, within two minutes: weft join, and this code:");
+        terminal.data(&text(invited, "code"))?;
+        let is_here_only = addresses.iter().all(|address| address.ip().is_loopback());
+        // The code alone may not do, so this is said to scripts, too.
+        terminal.say(if is_here_only {
+            "and where this device is:"
+        } else {
+            "If it is not found there, also say where this device is:"
+        });
+        for address in addresses {
+            terminal.say(&format!("  --at {address}"));
+        }
+        "code"
+    } else {
+        let ticket = text(invited, "ticket");
+        if let Some(code) = qr::draw(&ticket, terminal.error_is_colourful()) {
+            terminal.note(&code);
+        }
+        terminal.note("On the other device, within two minutes: weft join, and this ticket:");
+        terminal.data(&ticket)?;
+        "ticket"
+    };
+    terminal.note(&if is_unseen {
+        format!("Waiting. Whoever has the {means} gets in, unseen. Ctrl-C closes the invitation.")
     } else {
         "Waiting. Both devices will show the same four words. Ctrl-C closes the invitation."
+            .to_owned()
     });
     Ok(())
 }
@@ -137,34 +166,36 @@ fn question(terminal: &Terminal, met: &Value) -> String {
 fn end(terminal: &Terminal, ended: &Value) -> Done {
     let outcome = text(ended, "outcome");
     if terminal.is_json() {
-        terminal.json(&json!({"outcome": outcome, "name": ended["name"]}))?;
+        let (name, reason) = (&ended["name"], &ended["reason"]);
+        terminal.json(&json!({"outcome": outcome, "name": name, "reason": reason}))?;
     }
-    let kind = match outcome.as_str() {
-        "paired" => {
-            terminal.say(&format!("paired: {} belongs now", text(ended, "name")));
-            return Ok(None);
-        }
+    if outcome == "paired" {
+        terminal.say(&format!("paired: {} belongs now", text(ended, "name")));
+        return Ok(None);
+    }
+    terminal.error(&format!("the invitation ended: {}", told(&outcome, &text(ended, "reason"))));
+    Ok(Some(kind(&outcome)))
+}
+
+/// The kind of an outcome that is not `paired`, the same on both sides.
+pub(super) fn kind(outcome: &str) -> ErrorKind {
+    match outcome {
         "refused" => ErrorKind::Refused,
         "expired" => ErrorKind::Expired,
         "already-used" => ErrorKind::AlreadyUsed,
         "could-not-reach" => ErrorKind::CouldNotReach,
         _ => ErrorKind::Other,
-    };
-    terminal.error(&format!("the invitation ended: {}", told(&outcome)));
-    Ok(Some(kind))
+    }
 }
 
-/// An outcome that is not `paired`, as a sentence goes on after a colon.
-pub(super) fn told(outcome: &str) -> &str {
-    match outcome {
-        "refused" => {
-            "refused: by a person, for a wrong proof, or since a newer invitation was opened"
-        }
-        "expired" => "expired; a ticket is good for two minutes",
-        "already-used" => "the ticket was already used by another device",
+/// An outcome that is not `paired` and its reason, as a sentence goes on after a colon.
+pub(super) fn told(outcome: &str, reason: &str) -> String {
+    let outcome = match outcome {
+        "already-used" => "already used",
         "could-not-reach" => "could not reach the other device",
         other => other,
-    }
+    };
+    if reason.is_empty() { outcome.to_owned() } else { format!("{outcome}: {reason}") }
 }
 
 #[cfg(test)]
@@ -176,13 +207,15 @@ mod tests {
 
     #[test]
     fn only_a_person_makes_an_admin() {
-        let admin = InviteArguments { role: Role::Admin, yes: true };
+        let invite = |role, yes| InviteArguments { role, yes, code: false, wait: false };
+        let admin = invite(Role::Admin, true);
         assert_eq!(check(&admin).expect_err("not unseen").kind(), ErrorKind::Usage);
-        let keeper = InviteArguments { role: Role::Keeper, yes: true };
+        let keeper = invite(Role::Keeper, true);
         assert_eq!(check(&keeper).expect_err("not yet").kind(), ErrorKind::Usage);
-        let member = InviteArguments { role: Role::Member, yes: true };
+        let member = invite(Role::Member, true);
         assert!(check(&member).is_ok());
-        let expected = Command::Invite { role: Role::Member, confirmed_by_itself: true };
+        let expected =
+            Command::Invite { role: Role::Member, confirmed_by_itself: true, by_code: false };
         assert_eq!(Request::try_from(&request(&member)), Ok(Request::Core(expected)));
     }
 
@@ -206,5 +239,6 @@ mod tests {
         assert_eq!(kind("expired"), Some(ErrorKind::Expired));
         assert_eq!(kind("already-used"), Some(ErrorKind::AlreadyUsed));
         assert_eq!(kind("could-not-reach"), Some(ErrorKind::CouldNotReach));
+        assert_eq!(told("already-used", ""), "already used");
     }
 }

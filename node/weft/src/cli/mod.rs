@@ -9,11 +9,21 @@ pub(crate) mod error;
 mod home;
 mod node;
 mod terminal;
+mod tty;
 
 mod init;
 mod invitation;
 mod join;
+mod recover;
+mod means;
+mod photo;
+mod rotate;
 mod qr;
+
+mod key;
+mod lock;
+mod passphrase;
+mod up;
 
 mod run;
 mod say;
@@ -28,22 +38,21 @@ mod note;
 mod policy;
 mod status;
 mod timer;
+mod trust;
 
 use std::{future::Future, path::PathBuf, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{
+    Parser as _,
+    error::{ContextKind, ContextValue},
+};
 use tracing_subscriber::EnvFilter;
-use weft_api::{ErrorKind, OpenError};
+use weft_api::{ErrorKind, Problem};
 
 use self::{
     arguments::{Arguments, Command},
     error::{CommandError, Done, exit_code},
     terminal::Terminal,
-};
-
-use crate::daemon::{
-    home::{Home, NotInitialised},
-    up,
 };
 
 /// What every command has at hand.
@@ -58,12 +67,15 @@ struct Session {
 /// Reads the arguments, does what they say, and gives the exit code.
 pub(crate) fn run() -> ExitCode {
     // Wrong usage ends here with 2, `help` and `--version` with 0.
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misused(error),
+    };
     trace(arguments.verbose);
     let terminal = Terminal::new(arguments.json, arguments.verbose);
     let done = home::find(arguments.home).and_then(|home| {
         let session = Session { home, terminal };
-        dispatch(&session, arguments.command)
+        dispatch(&session, arguments.command, arguments.verbose)
     });
     let kind = match done {
         Ok(kind) => kind,
@@ -75,21 +87,54 @@ pub(crate) fn run() -> ExitCode {
     ExitCode::from(kind.map_or(0, exit_code))
 }
 
+/// Says what is wrong with the arguments; where they ask for JSON, with an object, too.
+fn misused(mut error: clap::Error) -> ExitCode {
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand]
+    {
+        if let Some(ContextValue::String(value)) = error.get(kind) {
+            let value = terminal::shortened(value);
+            error.insert(kind, ContextValue::String(value));
+        }
+    }
+    let is_json = std::env::args_os().take_while(|it| it != "--").any(|it| it == "--json");
+    if is_json && error.use_stderr() {
+        let problem = Problem::new(ErrorKind::Usage, wrong(&error.to_string()));
+        // The words below say it, too.
+        Terminal::new(true, 0).json(&weft_api::json::problem(&problem)).ok();
+    }
+    // If nobody hears it there is nobody to tell.
+    error.print().ok();
+    error.exit_code().try_into().map_or(ExitCode::FAILURE, u8::into)
+}
+
+/// What is wrong, out of what clap says: the first paragraph, on one line.
+fn wrong(said: &str) -> String {
+    let said = said.trim_start().trim_start_matches("error: ");
+    let lines = said.lines().map(str::trim).take_while(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
+}
+
 /// Says a line on standard error, before there is a terminal to say it on.
 pub(crate) fn complain(text: &str) {
     terminal::error_line(text);
 }
 
-fn dispatch(session: &Session, command: Command) -> Done {
+fn dispatch(session: &Session, command: Command, verbose: u8) -> Done {
     match command {
         Command::Init(arguments) => init::run(session, arguments),
+        Command::Recover(arguments) => recover::run(session, &arguments),
         Command::Join(arguments) => join::run(session, arguments),
-        Command::Up => start(&Home::new(&session.home)),
+        Command::Up(arguments) => up::run(session, &arguments, verbose),
+        Command::Lock(arguments) => wait(lock::lock(session, &arguments)),
+        Command::Unlock(arguments) => wait(lock::unlock(session, &arguments)),
+        Command::Rotate(arguments) => wait(rotate::run(session, &arguments)),
+        Command::Key { action } => key::run(session, action),
         Command::Invite(arguments) => wait(invitation::run(session, &arguments)),
         Command::Do(arguments) => wait(say::run(session, &arguments)),
         Command::Run { action } => wait(run::run(session, action)),
         Command::Status => wait(status::run(session)),
         Command::Devices { action } => wait(device::run(session, action)),
+        Command::Trust { action } => wait(trust::run(session, action)),
         Command::Agents => wait(agent::run(session)),
         Command::Notes { action } => wait(note::run(session, action)),
         Command::Timers => wait(timer::run(session)),
@@ -103,20 +148,6 @@ fn dispatch(session: &Session, command: Command) -> Done {
             arguments::ModelAction::Status => wait(model::status(session)),
         },
         Command::Events => wait(event::run(session)),
-    }
-}
-
-/// Runs the node. What keeps it from starting is told as the reason, but for a home without a device, and
-/// for one whose node runs.
-fn start(home: &Home) -> Done {
-    match up::run(home) {
-        Ok(()) => Ok(None),
-        Err(error) if error.is::<NotInitialised>() => Err(error.into()),
-        Err(error) if matches!(error.downcast_ref(), Some(OpenError::AlreadyRunning { .. })) => {
-            let message = format!("a node is already running in {}", home.path().display());
-            Err(CommandError::new(ErrorKind::Usage, message).hint("weft status shows it"))
-        }
-        Err(error) => Err(error.context("failed to run the node").into()),
     }
 }
 
@@ -146,4 +177,16 @@ fn trace(verbose: u8) {
         .with_writer(std::io::stderr)
         .with_ansi(terminal::is_colourful(&std::io::stderr()))
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_arguments_is_one_line() {
+        let said = "error: invalid value 'x' for '--kind <KIND>'\n  [possible values: laptop]\n\nFor \
+                    more information, try '--help'.\n";
+        assert_eq!(wrong(said), "invalid value 'x' for '--kind <KIND>' [possible values: laptop]");
+    }
 }

@@ -16,10 +16,20 @@ pub(super) async fn run(session: &Session) -> Done {
         terminal.json(&status)?;
         return Ok(None);
     }
+    if status["locked"] == true {
+        terminal.data("this device is locked; weft unlock gives it its keys back")?;
+        return Ok(None);
+    }
     let name = terminal.styled(Style::Bold, &text(&status, "name"));
     let fabric = text(&status, "fabric_name");
     let (kind, role) = (text(&status, "kind"), text(&status, "role"));
-    terminal.data(&format!("{name}, a {kind} and {role} of the fabric {fabric}"))?;
+    match status["standing"]["state"].as_str() {
+        Some(state) => {
+            let state = terminal.styled(Style::Red, &harmless(state));
+            terminal.data(&format!("{name}, a {kind}, {state} in the fabric {fabric}"))?;
+        }
+        None => terminal.data(&format!("{name}, a {kind} and {role} of the fabric {fabric}"))?,
+    }
     for (field, value) in facts(&status) {
         terminal.data(&format!("{}: {value}", terminal.styled(Style::Dim, &field)))?;
     }
@@ -56,11 +66,15 @@ fn facts(status: &Value) -> Vec<(String, String)> {
     fact("rules", text(status, "policy").chars().take(8).collect());
     match status["keys"].as_str() {
         Some("file") => fact("keys", "file (whoever has the disk reads all)".to_owned()),
+        Some("passphrase") => {
+            fact("keys", "passphrase (weft lock takes them out of memory)".into())
+        }
+        Some("credential") => fact("keys", "systemd credential".to_owned()),
         Some(other) => fact("keys", harmless(other)),
         None => {}
     }
     if status["recovery"] == true {
-        fact("recovery", "by the 24 words, which no command of this version takes yet".to_owned());
+        fact("recovery", "by the 24 words: weft recover, on an empty machine".to_owned());
     } else {
         fact("no recovery", "if all admin devices are lost, the fabric is lost".to_owned());
     }

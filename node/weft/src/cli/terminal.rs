@@ -2,17 +2,17 @@
 
 use std::{
     fmt::Write as _,
-    fs::OpenOptions,
     io::{self, BufRead as _, BufReader, IsTerminal, Write as _},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use serde_json::Value;
 
-use super::error::CommandError;
+use super::{error::CommandError, tty};
 
-/// The terminal that this process belongs to, wherever its output goes.
-const TTY: &str = "/dev/tty";
+/// Whether the cursor stands after a question that nobody has answered yet.
+static IS_ASKING: AtomicBool = AtomicBool::new(false);
 
 /// Standard output for what is found, standard error for messages.
 #[derive(Debug, Clone, Copy)]
@@ -187,22 +187,29 @@ fn is_dumb() -> bool {
 
 /// Says a line on standard error. If that is closed there is nobody to tell.
 pub(crate) fn error_line(text: &str) {
-    writeln!(io::stderr().lock(), "{text}").ok();
+    let mut error = io::stderr().lock();
+    if IS_ASKING.swap(false, Ordering::Relaxed) && error.is_terminal() {
+        writeln!(error).ok();
+    }
+    writeln!(error, "{text}").ok();
 }
 
 /// Whether a person can be asked.
 pub(crate) fn can_ask() -> bool {
-    OpenOptions::new().read(true).write(true).open(TTY).is_ok()
+    tty::open().is_some()
 }
 
 /// Asks on the terminal itself; anything but `y` or `yes` is a no, and so is no terminal. Blocks.
 pub(crate) fn ask(question: &str) -> bool {
-    let Ok(mut tty) = OpenOptions::new().read(true).write(true).open(TTY) else { return false };
+    let Some(mut tty) = tty::open() else { return false };
     let mut answer = String::new();
-    write!(tty, "{question} [y/N] ")
+    IS_ASKING.store(true, Ordering::Relaxed);
+    let is_read = write!(tty, "{question} [y/N] ")
         .and_then(|()| tty.flush())
-        .and_then(|()| BufReader::new(&tty).read_line(&mut answer))
-        .is_ok_and(|_| is_yes(&answer))
+        .and_then(|()| BufReader::new(&tty).read_line(&mut answer));
+    // Without a line's end the cursor is where it was.
+    IS_ASKING.store(!answer.ends_with('\n'), Ordering::Relaxed);
+    is_read.is_ok_and(|_| is_yes(&answer))
 }
 
 fn is_yes(answer: &str) -> bool {
@@ -214,6 +221,15 @@ pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c })
         .collect()
+}
+
+/// What was typed, as far as a message repeats it.
+pub(crate) fn shortened(text: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// A field of a node's answer as text; empty where it is absent.

@@ -36,8 +36,9 @@ use weft_store::{Batch, Store, WriteError, Writer};
 
 use super::{
     agents::{self, Answer, FromStep, Step},
-    clock,
+    clock, lock,
     pairing::Endpoint,
+    rotate::Key,
     words::{Meaning, Words, not_understood},
 };
 
@@ -59,6 +60,11 @@ pub(super) struct Parts {
     pub(super) model: ModelFile,
     pub(super) reach: Reach,
     pub(super) keys: Keys,
+    /// Tells the process to end as a keyed one, and to begin anew without keys.
+    pub(super) lock: mpsc::Sender<()>,
+    pub(super) key: Key,
+    /// Tells the process to begin anew under the next key.
+    pub(super) rotated: mpsc::Sender<()>,
     pub(super) handle: Handle,
 }
 
@@ -94,6 +100,9 @@ struct Core {
     speed_told: u64,
     reach: Reach,
     keys: Keys,
+    lock: mpsc::Sender<()>,
+    key: Key,
+    rotated: mpsc::Sender<()>,
     handle: Handle,
     probe: Probe,
     battery_read: Timestamp,
@@ -118,7 +127,21 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
     let (persisted, mut completions) = std_mpsc::channel();
     let (steps, mut from_steps) = mpsc::channel(STEPS_WAITING);
     let wake = Arc::new(Notify::new());
-    let Parts { node, rules, store, net, host, llm, model, reach, keys, handle } = parts;
+    let Parts {
+        node,
+        rules,
+        store,
+        net,
+        host,
+        llm,
+        model,
+        reach,
+        keys,
+        lock,
+        key,
+        rotated,
+        handle,
+    } = parts;
     let mut core = Core {
         words: Words::new(&node),
         node,
@@ -134,6 +157,9 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
         speed_told: 0,
         reach,
         keys,
+        lock,
+        key,
+        rotated,
         handle,
         probe: Probe::default(),
         battery_read: Timestamp::ZERO,
@@ -270,9 +296,40 @@ impl Core {
                         self.look_for_model().await;
                         self.tell(door, DoorMessage::Reply(Reply::Done), true).await;
                     }
+                    Request::Rotate => self.rotate(door).await,
+                    Request::Lock => {
+                        let message = match lock::refusal(self.keys) {
+                            Some(problem) => DoorMessage::Error(problem),
+                            None => {
+                                // Whoever asks a second time is too late.
+                                self.lock.try_send(()).ok();
+                                DoorMessage::Reply(Reply::Done)
+                            }
+                        };
+                        self.tell(door, message, true).await;
+                    }
+                    Request::Unlock(_) => {
+                        let problem = Problem::new(ErrorKind::Usage, "this device is not locked");
+                        self.tell(door, DoorMessage::Error(problem), true).await;
+                    }
                 }
             }
             DoorInput::Closed { door } => self.door_closed(door).await,
+        }
+    }
+
+    /// Draws the next key and has the core say it; the answer is the core's.
+    async fn rotate(&mut self, door: DoorId) {
+        let context = Context { now: clock::now(), rows: self.store.as_ref(), policy: &self.rules };
+        if let Err((refusal, reason)) = self.node.may_rotate(context) {
+            return self.reply(door, Reply::Refused { refusal, reason }).await;
+        }
+        match self.key.propose() {
+            Ok(next) => self.feed(Input::Rotate { door, next: Box::new(next) }).await,
+            Err(error) => {
+                let problem = Problem::new(ErrorKind::Other, format!("failed to {error}"));
+                self.tell(door, DoorMessage::Error(problem), true).await;
+            }
         }
     }
 
@@ -336,8 +393,15 @@ impl Core {
 
     async fn reply(&mut self, door: DoorId, reply: Reply) {
         let is_last = !self.watchers.contains(&door)
-            && !matches!(reply, Reply::RunStarted { .. } | Reply::Invited { .. });
+            && !matches!(
+                reply,
+                Reply::RunStarted { .. } | Reply::Invited { .. } | Reply::InvitedByCode { .. }
+            );
         let plan = self.doors.get_mut(&door).and_then(|state| state.plan.take());
+        if matches!(reply, Reply::Rotated { .. }) {
+            // There is one rotation at most.
+            self.rotated.try_send(()).ok();
+        }
         let message = match (reply, plan) {
             (Reply::Explained(explanations), Some(view)) => {
                 DoorMessage::Plan(PlanView { explanations, ..view })
@@ -415,9 +479,10 @@ impl Core {
                     drop(reply.send(answer));
                 }
             }
-            Output::OpenPairing { endpoint, seed } => {
+            Output::OpenPairing { endpoint, seed, announced } => {
                 let _runtime = self.handle.enter();
-                let opened = Endpoint::open(endpoint, seed, self.reach, self.steps.clone());
+                let steps = self.steps.clone();
+                let opened = Endpoint::open(endpoint, seed, self.reach, announced, steps);
                 self.endpoints.insert(endpoint, opened);
             }
             Output::SendPairing { endpoint, link, bytes } => {

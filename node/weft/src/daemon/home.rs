@@ -10,9 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
+use weft_api::Keys;
 use weft_store::{
     Store,
-    key::{KeyFile, Secrets},
+    key::{Keeping, KeyFile, LockedFile, Secrets, Wrapping},
 };
 
 /// The folder of one node.
@@ -64,6 +65,14 @@ impl Home {
             .with_context(|| format!("failed to look into {}", self.root.display()))
     }
 
+    /// Says so where a device lives here already.
+    pub(crate) fn expect_new(&self) -> Result<()> {
+        if self.is_initialised()? {
+            bail!(Taken { home: self.root.clone() });
+        }
+        Ok(())
+    }
+
     /// Makes the folder, readable by its owner only.
     pub(crate) fn create(&self) -> Result<()> {
         DirBuilder::new()
@@ -80,12 +89,19 @@ impl Home {
         Ok(())
     }
 
-    /// The keys of the device that lives here.
-    pub(crate) fn open_key(&self) -> Result<KeyFile> {
+    /// The keys of the device that lives here, not opened yet.
+    pub(crate) fn read_key(&self) -> Result<LockedFile> {
         if !self.is_initialised()? {
             bail!(NotInitialised { home: self.root.clone() });
         }
-        Ok(KeyFile::load(&self.key())?)
+        Ok(LockedFile::read(&self.key())?)
+    }
+
+    /// Makes it the home of a device with these secrets, kept in this way. A home counts as initialised
+    /// when its key is there, so this comes after all else.
+    pub(crate) fn settle(&self, secrets: Secrets, keys: Wrapping) -> Result<KeyFile> {
+        self.read_settings()?;
+        Ok(KeyFile::create(&self.key(), secrets, keys)?)
     }
 
     /// The store of the device that lives here.
@@ -120,6 +136,16 @@ impl Home {
             .open(&path)
             .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
             .with_context(|| format!("failed to write {}", path.display()))
+    }
+}
+
+/// How keys are kept, as doors say it.
+pub(crate) const fn keys(keeping: Keeping) -> Keys {
+    match keeping {
+        Keeping::File => Keys::File,
+        Keeping::Passphrase => Keys::Passphrase,
+        Keeping::Keychain => Keys::Keychain,
+        Keeping::Credential => Keys::Credential,
     }
 }
 
@@ -163,6 +189,6 @@ mod tests {
         let first = home.read_settings().unwrap();
         assert_eq!(home.read_settings().unwrap(), first);
         assert!(!home.is_initialised().unwrap());
-        assert!(home.open_key().unwrap_err().is::<NotInitialised>());
+        assert!(home.read_key().unwrap_err().is::<NotInitialised>());
     }
 }

@@ -1,6 +1,6 @@
 //! `weft init`: a device key and a fabric.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use weft_core::membership;
 use weft_protocol::{
     device::Kind,
@@ -10,20 +10,17 @@ use weft_protocol::{
 };
 use weft_store::{
     Batch,
-    key::{KeyFile, Secrets},
+    key::{Secrets, Wrapping},
 };
 use weft_trust::{
     author::{NewFabric, genesis},
     graph::Graph,
-    recovery::RootSecret,
+    recovery::{RootSecret, speech::vouch},
     secret::DeviceSecret,
 };
 use zeroize::Zeroizing;
 
-use super::{
-    clock,
-    home::{Home, Taken},
-};
+use super::{clock, home::Home};
 
 /// What a fabric begins with.
 #[derive(Clone, Debug)]
@@ -34,6 +31,8 @@ pub(crate) struct InitRequest {
     pub(crate) kind: Kind,
     /// The fabric's name.
     pub(crate) fabric: Name,
+    /// How the device keeps its keys.
+    pub(crate) keys: Wrapping,
     /// Whether a root key is made: only where somebody can be shown its words.
     pub(crate) with_root: bool,
 }
@@ -55,9 +54,7 @@ pub(crate) fn run(
     request: &InitRequest,
     show: impl FnOnce(&str) -> Result<()>,
 ) -> Result<InitReport> {
-    if home.is_initialised()? {
-        bail!(Taken { home: home.path().into() });
-    }
+    home.expect_new()?;
     let mut entropy = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *entropy)?;
     let root = request.with_root.then(|| RootSecret::from_entropy(*entropy));
@@ -65,7 +62,6 @@ pub(crate) fn run(
     if let Some(words) = &words {
         show(words)?;
     }
-    home.create()?;
     let secrets = Secrets::generate()?;
     let device = DeviceSecret::from_seed(&secrets.device_seed);
     let new = NewFabric {
@@ -77,13 +73,29 @@ pub(crate) fn run(
     };
     let statement = genesis(new, clock::wall(), &mut super::entropy()?);
     let graph = Graph::new(statement.clone())?;
-    // The store first: a home counts as initialised when its key is there.
-    let store = home.open_store(&secrets)?;
-    write(&store, membership::store(&[statement]))?;
-    drop(store);
-    home.read_settings()?;
-    KeyFile::create(&home.key(), secrets)?;
+    let mut statements = vec![statement];
+    if let Some(root) = &root {
+        // By this its owner knows the fabric again, and no other is taken for it.
+        statements.push(vouch(&graph, root, clock::wall())?);
+    }
+    found(home, secrets, request.keys.clone(), membership::store(&statements))?;
     Ok(InitReport { fabric: graph.fabric(), device: device.id(), words })
+}
+
+/// Makes a home whose store begins with these rows. The store comes first: a home counts as
+/// initialised when its key is there.
+pub(super) fn found(
+    home: &Home,
+    secrets: Secrets,
+    keys: Wrapping,
+    writes: Vec<weft_protocol::row::Write>,
+) -> Result<()> {
+    home.create()?;
+    let store = home.open_store(&secrets)?;
+    write(&store, writes)?;
+    drop(store);
+    home.settle(secrets, keys)?;
+    Ok(())
 }
 
 /// Writes a batch and waits until it is on the disk.

@@ -1,33 +1,45 @@
-//! `weft join`: a ticket makes this home a device of somebody's fabric.
+//! `weft join`: a ticket or a code makes this home a device of somebody's fabric.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use ed25519_dalek::SigningKey;
-use tokio::sync::mpsc;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 use weft_core::membership;
-use weft_net::pairing::{PairStream, pair_dial};
+use weft_net::{
+    Reach,
+    pairing::{PairDialError, PairStream, pair_dial, pair_find},
+};
 use weft_protocol::{
     codec,
     device::{Kind, Role},
     frame::FRAME_BYTES_MAX,
     id::EndpointId,
-    pairing::{Contacts, Ending, PairingMessage},
+    pairing::{Contacts, PairingMessage},
     row::Write,
     statement::Name,
-    ticket::Ticket,
+    ticket::{Ticket, TicketAddress, Transport},
 };
-use weft_store::key::{KeyFile, Secrets};
+use weft_store::key::{Secrets, Wrapping};
 use weft_trust::{
-    pairing::{Answer, Joined, Joiner, JoinerInput, JoinerOutput, Outcome},
+    pairing::{Answer, Code, Joined, Joiner, JoinerInput, JoinerOutput, Outcome, Reason},
     secret::DeviceSecret,
 };
 
 use super::{
     clock,
-    home::{Home, Taken},
-    init::write,
+    home::{Home, Settings},
+    init::found,
     seed,
+    up::reach,
 };
 
 /// What a person is shown before the answer.
@@ -36,15 +48,41 @@ pub(crate) use weft_trust::pairing::Prompt as Met;
 /// One try to reach the endpoint takes at most so long.
 const DIAL_TIME: Duration = Duration::from_secs(5);
 
+/// What a person has brought from the other device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Means {
+    /// A ticket.
+    Ticket(Ticket),
+    /// A code, and where the inviting device is; nowhere: it is looked for on the local network.
+    Code(Code, Vec<String>),
+}
+
+impl Means {
+    /// Reaches the inviting device's endpoint: with a code, one that the joiner takes.
+    async fn dial(&self, seed: [u8; 32], joiner: &Joiner) -> Result<PairStream, PairDialError> {
+        match self {
+            Self::Ticket(ticket) => {
+                let addresses: Vec<_> = ticket.addresses.iter().map(ToString::to_string).collect();
+                pair_dial(seed, ticket.endpoint, &addresses, DIAL_TIME).await
+            }
+            Self::Code(_, addresses) => {
+                pair_find(seed, |id| joiner.takes(id), addresses, DIAL_TIME).await
+            }
+        }
+    }
+}
+
 /// Who wants to join.
 #[derive(Clone, Debug)]
 pub(crate) struct JoinRequest {
-    /// The ticket.
-    pub(crate) ticket: Ticket,
+    /// By what.
+    pub(crate) means: Means,
     /// The name that this device asks for.
     pub(crate) name: Name,
     /// Its kind.
     pub(crate) kind: Kind,
+    /// How the device keeps its keys.
+    pub(crate) keys: Wrapping,
     /// Whether this side's yes is given without asking anybody.
     pub(crate) unasked: bool,
 }
@@ -64,12 +102,19 @@ pub(crate) enum JoinOutcome {
         role: Role,
     },
     /// It ended before that.
-    Ended(Ending),
+    Ended(Outcome, Option<Reason>),
+    /// A person stopped it here by `^C`, and the inviting device was told no.
+    Cancelled,
     /// The inviting device did not answer, or went away and did not come back.
     CouldNotReach {
         /// What was tried last.
         reason: String,
     },
+}
+
+/// Whether a device that was not told where the other one is looks for it on the local network.
+pub(crate) fn looks_around() -> bool {
+    reach() == Reach::Lan
 }
 
 /// Joins. `ask` shows a person the four words and the other's name, and gives their answer; it runs on
@@ -79,9 +124,7 @@ pub(crate) fn run(
     request: JoinRequest,
     ask: impl Fn(&Met) -> bool + Send + Sync + 'static,
 ) -> Result<JoinOutcome> {
-    if home.is_initialised()? {
-        bail!(Taken { home: home.path().into() });
-    }
+    home.expect_new()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let outcome = runtime.block_on(pair(home, request, Arc::new(ask)));
@@ -100,33 +143,45 @@ async fn pair(
     let endpoint_seed = seed()?;
     let key = SigningKey::from_bytes(&endpoint_seed).verifying_key();
     let endpoint = EndpointId::from_bytes(key.to_bytes());
-    let JoinRequest { ticket, name, kind, unasked } = request;
-    let addresses: Vec<String> = ticket.addresses.iter().map(ToString::to_string).collect();
-    let target = ticket.endpoint;
-    let mut joiner =
-        Joiner::new(ticket, secret.clone(), name, kind, endpoint, seed()?, clock::now());
+    let JoinRequest { means, name, kind, keys, unasked } = request;
+    let (own, now) = (secret.clone(), clock::now());
+    let mut joiner = match means.clone() {
+        Means::Ticket(ticket) => Joiner::new(ticket, own, name, kind, endpoint, seed()?, now),
+        Means::Code(code, _) => Joiner::with_code(code, own, name, kind, endpoint, seed()?, now),
+    };
     let mut joined_as = None;
     let mut last_error = String::from("it did not answer in time");
     let mut outcome = None;
-    let mut secrets = Some(secrets);
+    let mut secrets = Some((secrets, keys));
     let mut stream: Option<PairStream> = None;
     let (answers, mut answered) = mpsc::channel(1);
+    let mut interrupts = signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?;
+    let mut is_cancelled = false;
     loop {
         while let Some(output) = joiner.poll_output() {
             match output {
                 JoinerOutput::Dial => {
-                    match pair_dial(endpoint_seed, target, &addresses, DIAL_TIME).await {
-                        Ok(dialled) => {
+                    let dialled = tokio::select! {
+                        dialled = means.dial(endpoint_seed, &joiner) => Some(dialled),
+                        _ = interrupts.recv() => None,
+                    };
+                    let input = match dialled {
+                        Some(Ok(dialled)) => {
                             let remote = dialled.remote;
                             stream = Some(dialled);
-                            joiner.handle_input(JoinerInput::Connected(remote), clock::now());
+                            JoinerInput::Connected(remote)
                         }
-                        Err(error) => {
-                            tracing::debug!(%error, "the inviting device was not reached");
+                        Some(Err(error)) => {
+                            tracing::debug!(?error, "the inviting device was not reached");
                             last_error = error.to_string();
-                            joiner.handle_input(JoinerInput::Disconnected, clock::now());
+                            JoinerInput::Disconnected
                         }
-                    }
+                        None => {
+                            is_cancelled = true;
+                            JoinerInput::Cancel
+                        }
+                    };
+                    joiner.handle_input(input, clock::now());
                 }
                 JoinerOutput::Send(message) => {
                     if let Some(stream) = &mut stream
@@ -162,11 +217,11 @@ async fn pair(
                         role: device.role,
                     });
                     let stored = match secrets.take() {
-                        Some(secrets) => store(home, &joined, secrets),
+                        Some((secrets, keys)) => store(home, &joined, secrets, keys),
                         None => Ok(()),
                     };
                     let input = match stored {
-                        Ok(()) => JoinerInput::Stored(Contacts::default()),
+                        Ok(()) => JoinerInput::Stored(own_contacts(home, &joined)),
                         Err(error) => {
                             joiner.handle_input(JoinerInput::NotStored, clock::now());
                             return Err(error);
@@ -180,7 +235,10 @@ async fn pair(
         if let Some(outcome) = outcome
             && (stream.is_none() || joiner.poll_timeout().is_none())
         {
-            return conclude(outcome, joined_as, last_error);
+            if is_cancelled && outcome == Outcome::Refused {
+                return Ok(JoinOutcome::Cancelled);
+            }
+            return conclude(outcome, joiner.reason(), joined_as, last_error);
         }
         let now = clock::now();
         let sleep = match joiner.poll_timeout() {
@@ -204,6 +262,10 @@ async fn pair(
                     joiner.handle_input(JoinerInput::Disconnected, clock::now());
                 }
             },
+            _ = interrupts.recv() => {
+                is_cancelled = true;
+                joiner.handle_input(JoinerInput::Cancel, clock::now());
+            }
             Some(answer) = answered.recv() => {
                 joiner.handle_input(JoinerInput::Answer(answer), clock::now());
             }
@@ -214,15 +276,20 @@ async fn pair(
 
 fn conclude(
     outcome: Outcome,
+    reason: Option<Reason>,
     joined_as: Option<JoinOutcome>,
     last_error: String,
 ) -> Result<JoinOutcome> {
     Ok(match outcome {
         Outcome::Paired => joined_as.context("paired, and this device is not in the fabric")?,
-        Outcome::Refused => JoinOutcome::Ended(Ending::Refused),
-        Outcome::Expired => JoinOutcome::Ended(Ending::Expired),
-        Outcome::AlreadyUsed => JoinOutcome::Ended(Ending::AlreadyUsed),
-        Outcome::CouldNotReach => JoinOutcome::CouldNotReach { reason: last_error },
+        Outcome::Refused | Outcome::Expired | Outcome::AlreadyUsed => {
+            JoinOutcome::Ended(outcome, reason)
+        }
+        Outcome::CouldNotReach => {
+            let reason =
+                reason.map_or(last_error.clone(), |it| format!("{last_error}; {}", it.sentence()));
+            JoinOutcome::CouldNotReach { reason }
+        }
     })
 }
 
@@ -235,17 +302,34 @@ async fn receive(stream: &mut Option<PairStream>) -> Option<Vec<u8>> {
 }
 
 /// Puts all of it on the disk. A home counts as initialised when its key is there, so it comes last.
-fn store(home: &Home, joined: &Joined, secrets: Secrets) -> Result<()> {
-    home.create()?;
-    let store = home.open_store(&secrets)?;
+fn store(home: &Home, joined: &Joined, secrets: Secrets, keys: Wrapping) -> Result<()> {
     let statements: Vec<_> = joined.graph.statements().cloned().collect();
     let mut writes = membership::store(&statements);
     writes.extend(contacts(joined));
-    write(&store, writes)?;
-    drop(store);
-    home.read_settings()?;
-    KeyFile::create(&home.key(), secrets)?;
-    Ok(())
+    found(home, secrets, keys, writes)
+}
+
+/// Where this device can be met once its node runs: at its port, by the addresses that it has towards
+/// the inviter. Nothing is sent to find them out.
+fn own_contacts(home: &Home, joined: &Joined) -> Contacts {
+    let Ok(Settings { port, .. }) = home.read_settings() else { return Contacts::default() };
+    let towards = |address: &String| {
+        let (there, here): (SocketAddr, IpAddr) = match address.parse().ok()? {
+            TicketAddress::Ip4(ip, port, _) => ((ip, port).into(), Ipv4Addr::UNSPECIFIED.into()),
+            TicketAddress::Ip6(ip, port, _) => ((ip, port).into(), Ipv6Addr::UNSPECIFIED.into()),
+            TicketAddress::Other(_) => return None,
+        };
+        let socket = UdpSocket::bind((here, 0)).ok()?;
+        socket.connect(there).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    let ips: BTreeSet<IpAddr> = joined.contacts.addresses.iter().filter_map(towards).collect();
+    let at = |ip: IpAddr, transport| match ip {
+        IpAddr::V4(ip) => TicketAddress::Ip4(ip, port, transport).to_string(),
+        IpAddr::V6(ip) => TicketAddress::Ip6(ip, port, transport).to_string(),
+    };
+    let both = |ip| [at(ip, Transport::Quic), at(ip, Transport::Tcp)];
+    Contacts { addresses: ips.into_iter().flat_map(both).collect(), presences: Vec::new() }
 }
 
 /// Where the inviter and those whom it knows were last heard of.

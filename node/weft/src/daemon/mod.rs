@@ -3,13 +3,18 @@
 pub(crate) mod home;
 pub(crate) mod init;
 pub(crate) mod join;
+pub(crate) mod lock;
+pub(crate) mod memory;
+pub(crate) mod recover;
 pub(crate) mod up;
 
 mod agents;
+mod anew;
 mod clock;
 mod core;
 mod embedded;
 mod pairing;
+mod rotate;
 mod words;
 
 use anyhow::{Context as _, Result};

@@ -31,10 +31,12 @@ impl Endpoint {
         endpoint: u64,
         seed: [u8; 32],
         reach: Reach,
+        announced: bool,
         out: mpsc::Sender<FromStep>,
     ) -> Self {
         let (links, links_inbox) = mpsc::channel(FRAMES_WAITING);
-        let accepting: JoinHandle<()> = tokio::spawn(accept(endpoint, seed, reach, out, links));
+        let accepting: JoinHandle<()> =
+            tokio::spawn(accept(endpoint, seed, reach, announced, out, links));
         Self { accepting: accepting.abort_handle(), links: links_inbox, senders: BTreeMap::new() }
     }
 
@@ -71,11 +73,17 @@ async fn accept(
     endpoint: u64,
     seed: [u8; 32],
     reach: Reach,
+    announced: bool,
     out: mpsc::Sender<FromStep>,
     links: mpsc::Sender<(u64, mpsc::Sender<Vec<u8>>)>,
 ) {
     let say = async |input| drop(out.send(FromStep::Input(input)).await);
-    let mut listener = match PairListener::open(seed, reach).await {
+    let opened = if announced {
+        PairListener::announce(seed, reach).await
+    } else {
+        PairListener::open(seed, reach).await
+    };
+    let mut listener = match opened {
         Ok(listener) => listener,
         Err(error) => {
             let reason = error.to_string();

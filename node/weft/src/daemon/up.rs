@@ -1,4 +1,4 @@
-//! `weft up`: the node runs until it is told to stop.
+//! `weft up`: the node runs until it is told to stop, or to lock itself.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use weft_api::{Door, Keys, REQUESTS_WAITING_MAX};
+use weft_api::{Door, REQUESTS_WAITING_MAX};
 use weft_core::{Context, Node, NodeConfig};
 use weft_engine::Rules;
 use weft_host::{Host, HostConfig};
@@ -20,39 +20,76 @@ use weft_protocol::{
     id::BootId,
     row::{Row, Table, Write},
 };
-use weft_store::Store;
+use weft_store::{Store, key::KeyFile};
 use weft_trust::secret::DeviceSecret;
+use zeroize::Zeroizing;
 
 use super::{
+    anew::{self, Anew},
     clock,
     core::{self, Inboxes, ModelFile, Parts},
     embedded,
-    home::Home,
+    home::{self, Home},
     init::write,
+    rotate::{self, Key},
     seed,
 };
 
-/// Runs the node in the foreground.
-pub(crate) fn run(home: &Home) -> Result<()> {
-    let key = home.open_key()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("failed to start the runtime")?;
-    let outcome = runtime.block_on(serve(home, key.secrets()));
-    runtime.shutdown_timeout(Duration::from_secs(2));
-    outcome
+/// So long what was said of a new key has to reach those who are connected. Whoever misses it hears it from
+/// the new key.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How a node ended well.
+enum End {
+    /// It was told to stop.
+    Stopped,
+    /// Its keys are to leave this process.
+    Lock,
+    /// It goes on under another key, which is in the key file.
+    Rotated,
 }
 
-async fn serve(home: &Home, secrets: &weft_store::key::Secrets) -> Result<()> {
+/// Runs the node in the foreground. Whoever calls has kept others out of this process's memory before
+/// the keys were read ([`super::memory`]).
+pub(crate) fn run(home: &Home, key: KeyFile, verbose: u8) -> Result<()> {
+    let key = Key::new(key);
+    loop {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("failed to start the runtime")?;
+        let outcome = runtime.block_on(serve(home, &key));
+        runtime.shutdown_timeout(Duration::from_secs(2));
+        match outcome? {
+            End::Stopped => return Ok(()),
+            End::Lock => {
+                drop(key);
+                return Err(anew::begin(home, verbose, Anew::Locked));
+            }
+            // The process stays, and with it what opens the key file. Nothing but the runtime is as it was;
+            // should something of the old key be left in the memory, it opens nothing any more.
+            End::Rotated => {}
+        }
+    }
+}
+
+async fn serve(home: &Home, key: &Key) -> Result<End> {
     let door = Door::open(home.path())?;
-    let store = Arc::new(home.open_store(secrets)?);
+    let store = Arc::new(home.open_store(key.file().secrets())?);
+    rotate::settle(&mut key.file(), store.as_ref())?;
+    let (seed_now, cache_key, keeping) = {
+        let file = key.file();
+        let secrets = file.secrets();
+        let store_key = secrets.store_key.as_bytes();
+        let cache_key = blake3::derive_key("weft compiled agents v1", store_key);
+        (Zeroizing::new(secrets.device_seed), cache_key, file.keeping())
+    };
     let settings = home.read_settings()?;
     let boot = next_boot(&store)?;
     let rules = Rules::embedded()?;
     let config = NodeConfig {
-        secret: DeviceSecret::from_seed(&secrets.device_seed),
+        secret: DeviceSecret::from_seed(&seed_now),
         boot,
         seed: seed()?,
         agents: embedded::agents()?,
@@ -61,7 +98,7 @@ async fn serve(home: &Home, secrets: &weft_store::key::Secrets) -> Result<()> {
     let node = Node::start(config, context)?;
     let reach = reach();
     let (net, net_events) = Net::start(Config {
-        seed: secrets.device_seed,
+        seed: *seed_now,
         boot,
         reach,
         mdns: reach == Reach::Lan,
@@ -80,11 +117,13 @@ async fn serve(home: &Home, secrets: &weft_store::key::Secrets) -> Result<()> {
     let host = Host::new(HostConfig {
         program: None,
         cache: home.cache(),
-        cache_key: blake3::derive_key("weft compiled agents v1", secrets.store_key.as_bytes()),
+        cache_key,
         idle_after: limits.agent_idle,
     });
     let (door_inputs, doors) = mpsc::channel(REQUESTS_WAITING_MAX);
     let (stop, stop_inbox) = mpsc::channel(1);
+    let (lock, mut lock_inbox) = mpsc::channel(1);
+    let (rotated, mut rotated_inbox) = mpsc::channel(1);
     let parts = Parts {
         node,
         rules,
@@ -94,7 +133,10 @@ async fn serve(home: &Home, secrets: &weft_store::key::Secrets) -> Result<()> {
         llm: llm.clone(),
         model,
         reach,
-        keys: Keys::File,
+        keys: home::keys(keeping),
+        lock,
+        key: key.clone(),
+        rotated,
         handle: tokio::runtime::Handle::current(),
     };
     let inboxes = Inboxes { doors, net: net_events, stop: stop_inbox };
@@ -108,32 +150,41 @@ async fn serve(home: &Home, secrets: &weft_store::key::Secrets) -> Result<()> {
     let serving = tokio::spawn(weft_api::serve(door, door_inputs));
     tracing::info!("the node is up");
     crate::cli::complain(&format!("weft is up in {}", home.path().display()));
-    wait_for_end(&core).await?;
+    let end = wait_for_end(&core, &mut lock_inbox, &mut rotated_inbox).await?;
     drop(stop);
     let store = tokio::task::spawn_blocking(move || core.join())
         .await?
         .map_err(|_| anyhow::anyhow!("the node's thread panicked"))??;
     serving.abort();
     llm.unload().await;
-    match Arc::try_unwrap(store) {
-        Ok(store) => Ok(store.close()?),
-        // Somebody still reads; what is acknowledged is on the disk all the same.
-        Err(_) => Ok(()),
+    // Where somebody still reads, what is acknowledged is on the disk all the same.
+    if let Ok(store) = Arc::try_unwrap(store) {
+        store.close()?;
     }
+    Ok(end)
 }
 
-/// Waits for Ctrl-C, for the system's word to end, or for the core's own end.
-async fn wait_for_end<T>(core: &std::thread::JoinHandle<T>) -> Result<()> {
+/// Waits for Ctrl-C, for the system's word to end, for a door's to lock, or for the core's own end.
+async fn wait_for_end<T>(
+    core: &std::thread::JoinHandle<T>,
+    lock: &mut mpsc::Receiver<()>,
+    rotated: &mut mpsc::Receiver<()>,
+) -> Result<End> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut look = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(End::Stopped),
+            _ = terminate.recv() => return Ok(End::Stopped),
+            Some(()) = lock.recv() => return Ok(End::Lock),
+            Some(()) = rotated.recv() => {
+                tokio::time::sleep(LAST_WORDS).await;
+                return Ok(End::Rotated);
+            }
             _ = look.tick() => {
                 if core.is_finished() {
-                    return Ok(());
+                    return Ok(End::Stopped);
                 }
             }
         }

@@ -1,0 +1,104 @@
+//! `weft rotate`: another key takes the place of this device's.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use weft_api::{Client, ClientError, ErrorKind};
+
+use super::{
+    Session,
+    arguments::RotateArguments,
+    error::{CommandError, Done},
+    node::Node,
+    terminal::{self, harmless, text},
+};
+
+/// How often the node is asked whether it is back.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A node that begins anew waits for what it runs to end. One that is not back after so long will not be.
+const BACK_AFTER_MAX: Duration = Duration::from_secs(20);
+
+/// So much of a key is shown.
+const KEY_CHARS: usize = 8;
+
+pub(super) async fn run(session: &Session, arguments: &RotateArguments) -> Done {
+    let terminal = &session.terminal;
+    let mut node = Node::reach(session).await?;
+    if !arguments.yes {
+        let status = node.get(json!({"ask": "status"})).await?;
+        // One that is locked or does not belong says so itself.
+        if status["standing"].is_null() && status["locked"] != true {
+            confirm(&text(&status, "name"))?;
+        }
+    }
+    let rotated = node.get(json!({"ask": "rotate"})).await?;
+    drop(node);
+    back(session, &rotated["device"]).await?;
+    if terminal.is_json() {
+        terminal.json(&rotated)?;
+    } else {
+        terminal.say(&said(&rotated));
+    }
+    Ok(None)
+}
+
+fn confirm(name: &str) -> Result<(), CommandError> {
+    if !terminal::can_ask() {
+        let message = "replacing this device's key needs a yes, and there is no terminal to ask at";
+        return Err(CommandError::new(ErrorKind::Usage, message).hint("say it with --yes"));
+    }
+    let name = harmless(name);
+    if terminal::ask(&format!(
+        "Replace the key of {name}? Copies of the old one are worth nothing then."
+    )) {
+        Ok(())
+    } else {
+        Err(CommandError::said_no())
+    }
+}
+
+fn said(rotated: &Value) -> String {
+    let short = |field| text(rotated, field).chars().take(KEY_CHARS).collect::<String>();
+    format!(
+        "this device has the key {} now; {} is worth nothing any more. Devices that are away hear it when \
+         they come",
+        short("device"),
+        short("former")
+    )
+}
+
+/// Waits until the node is back under its new key.
+async fn back(session: &Session, device: &Value) -> Result<(), CommandError> {
+    let mut waited = Duration::ZERO;
+    while waited < BACK_AFTER_MAX {
+        if state(session).await.is_ok_and(|status| status["device"] == *device) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        waited += LOOK_EVERY;
+    }
+    let message = "the key is replaced, and the node did not come back under the new one";
+    Err(CommandError::new(ErrorKind::NotRunning, message)
+        .hint("its own messages say why; weft up starts it"))
+}
+
+async fn state(session: &Session) -> Result<Value, ClientError> {
+    let mut node = Client::connect(&session.home).await?;
+    Ok(node.get(json!({"ask": "status"})).await?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_keys_are_told_apart() {
+        let rotated = json!({"former": "aaaaaaaaaa", "device": "bbbbbbbbbb"});
+        assert_eq!(
+            said(&rotated),
+            "this device has the key bbbbbbbb now; aaaaaaaa is worth nothing any more. Devices that are \
+             away hear it when they come"
+        );
+    }
+}

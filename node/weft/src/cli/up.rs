@@ -1,0 +1,103 @@
+//! `weft up`: the keys are opened, and this process becomes the node; or, where nobody is there to open
+//! them, a locked one that waits for `weft unlock`.
+
+use std::{io::Read as _, os::unix::fs::FileTypeExt as _};
+
+use weft_api::{ErrorKind, HomeLock, OpenError};
+use weft_store::key::{Keeping, KeyError, KeyFile, LockedFile, WrappingKey};
+use zeroize::Zeroizing;
+
+use super::{
+    Session,
+    arguments::UpArguments,
+    error::{CommandError, Done},
+    key,
+    passphrase::{self, Source},
+};
+use crate::daemon::{home::Home, lock, memory, up};
+
+/// How often a passphrase is asked for at a terminal.
+const TRIES: usize = 3;
+
+pub(super) fn run(session: &Session, arguments: &UpArguments, verbose: u8) -> Done {
+    let home = Home::new(&session.home);
+    memory::protect()?;
+    name_process();
+    let file = home.read_key()?;
+    // Told before anything is asked. Whoever holds the home may also clear what a crash left.
+    let held = HomeLock::take(home.path()).map_err(|error| not_had(&home, error.into()))?;
+    KeyFile::forget_unfinished(&home.key()).map_err(|error| CommandError::failed(&error))?;
+    drop(held);
+    let ended = match open(&file, arguments)? {
+        Some(keys) => up::run(&home, keys, verbose),
+        None => lock::run(&home, &file, verbose),
+    };
+    ended.map(|()| None).map_err(|error| not_had(&home, error))
+}
+
+/// A process that began anew is called after the link that it was executed by.
+fn name_process() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::set_name(c"weft") {
+        tracing::debug!(%error, "the process keeps its name");
+    }
+}
+
+/// The keys; `None`: this device is to be locked.
+fn open(file: &LockedFile, arguments: &UpArguments) -> Result<Option<KeyFile>, CommandError> {
+    let failed = |error: KeyError| CommandError::failed(&error);
+    if arguments.unlocked {
+        return file.open(Some(handed_over()?)).map(Some).map_err(failed);
+    }
+    match file.keeping() {
+        Keeping::File | Keeping::Keychain | Keeping::Credential => {
+            key::open(file, Source::Terminal).map(Some)
+        }
+        Keeping::Passphrase if arguments.locked => Ok(None),
+        Keeping::Passphrase => with_passphrase(file, arguments.passphrase_from.into()),
+    }
+}
+
+fn with_passphrase(file: &LockedFile, source: Source) -> Result<Option<KeyFile>, CommandError> {
+    let mut tries = 1;
+    loop {
+        let Some(typed) = passphrase::known(source, "The passphrase of this device's keys: ")?
+        else {
+            return Ok(None);
+        };
+        match key::open_with(file, &typed) {
+            Err(error) if is_typo(&error) && source == Source::Terminal && tries < TRIES => {
+                crate::cli::complain("that was another passphrase");
+                tries += 1;
+            }
+            other => return other.map(Some),
+        }
+    }
+}
+
+fn is_typo(error: &CommandError) -> bool {
+    error.kind() == ErrorKind::Denied
+}
+
+/// The key that the locked process before this one was given, on standard input.
+fn handed_over() -> Result<WrappingKey, CommandError> {
+    let wrong =
+        || CommandError::new(ErrorKind::Usage, "--unlocked is for weft itself; use weft unlock");
+    let is_pipe = std::fs::metadata("/dev/fd/0").is_ok_and(|it| it.file_type().is_fifo());
+    if !is_pipe {
+        return Err(wrong());
+    }
+    let mut key = Zeroizing::new([0; 32]);
+    let mut input = std::fs::File::open("/dev/fd/0").map_err(|_| wrong())?;
+    input.read_exact(&mut *key).map_err(|_| wrong())?;
+    Ok(WrappingKey::from(*key))
+}
+
+/// What keeps a node from starting is told as the reason, but for one whose node runs.
+fn not_had(home: &Home, error: anyhow::Error) -> CommandError {
+    if matches!(error.downcast_ref(), Some(OpenError::AlreadyRunning { .. })) {
+        let message = format!("a node is already running in {}", home.path().display());
+        return CommandError::new(ErrorKind::Usage, message).hint("weft status shows it");
+    }
+    error.context("failed to run the node").into()
+}
