@@ -29,7 +29,7 @@ impl Members for Everybody {
         true
     }
 
-    fn is_revoked(&self, _: &DeviceId) -> bool {
+    fn is_gone(&self, _: &DeviceId) -> bool {
         false
     }
 }

@@ -1,16 +1,23 @@
 //! Bugs planted on purpose, to show that the checkers find them.
 
+use std::collections::BTreeSet;
+
 use weft_protocol::{
     audit::{Body, RECORD_BYTES_MAX, Record},
     codec,
     decision::Point,
-    frame::Protocol,
+    device::Role,
+    frame::{FRAME_BYTES_MAX, Protocol},
+    id::DeviceId,
     manifest::EffectClass,
     row::{Table, Write},
     run::{Executed, Stage},
     signed::Signed,
+    statement::{KeyName, STATEMENT_BYTES_MAX, Statement, StatementBody, TrustMessage},
     sync::SyncMessage,
+    time::WallTime,
 };
+use weft_trust::{author::NewDevice, state::Standing};
 
 use crate::world::World;
 
@@ -21,13 +28,24 @@ pub enum Bug {
     UnrecordedStep,
     /// What goes to a member goes to a device that was put out, too.
     ServesTheRevoked,
+    /// What goes to a member goes to a key, too, in whose place another one came.
+    ServesTheReplaced,
     /// Disks say that they have synced and have not.
     LyingDisk,
     /// One frame of sync is lost inside a stream that lives on.
     LostFrame,
     /// That a step is about to do what must not happen twice is not written.
     UnmarkedAct,
+    /// One device never hears that another was put out.
+    DeafToRevokes,
+    /// Who puts a device out gives it the next key.
+    KeyForTheRevoked,
+    /// A ticket that brought a device in brings in another one.
+    TicketTwice,
 }
+
+/// The device that never hears, if that is the bug: a member.
+const DEAF: usize = 3;
 
 /// What the bug has done so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -60,8 +78,64 @@ impl World {
         }
     }
 
-    /// Whether a frame is lost.
-    pub(crate) fn loses(&mut self, protocol: Protocol, bytes: &[u8]) -> bool {
+    /// Sends a copy of a frame to a key that was replaced.
+    pub(crate) fn serve_the_replaced(&mut self, at: usize, bytes: &[u8]) {
+        if self.bug != Some(Bug::ServesTheReplaced) || SyncMessage::decode(bytes).is_err() {
+            return;
+        }
+        let replaced: BTreeSet<DeviceId> =
+            self.hosts.iter().flat_map(|host| &host.former).copied().collect();
+        if let Some(stream) = self.network.stream_to(at, &replaced, Protocol::Sync) {
+            self.send(at, stream, bytes.to_vec());
+        }
+    }
+
+    /// Seals the key that writes now to a device that was just put out.
+    pub(crate) fn leak_the_key(&mut self, by: usize, revoked: usize) {
+        let Some(node) = self.hosts[by].node.as_ref() else { return };
+        if self.bug != Some(Bug::KeyForTheRevoked) {
+            return;
+        }
+        let mut state = node.membership().state().clone();
+        let which = KeyName::Data(state.writing);
+        let Some(device) = state.devices.get_mut(&self.hosts[revoked].id) else { return };
+        device.standing = Standing::Active;
+        let to = device.agreement;
+        let rng = self.dice.trust.rng();
+        let sealed = node.membership().keyring().seal_for(&state, to, &[which], rng);
+        if let Some(stream) = self.network.stream_between(by, revoked, Protocol::Trust) {
+            self.send(by, stream, codec::encode(&TrustMessage::Keys { sealed }));
+        }
+    }
+
+    /// Has a spent ticket bring in whoever has none yet.
+    pub(crate) fn redeem_again(&mut self, invitation: usize, inviter: usize) {
+        let new = (0..self.hosts.len()).find(|at| {
+            let host = &self.hosts[*at];
+            !host.joined && host.joining.is_none()
+        });
+        let Some(new) = new.filter(|_| self.bug == Some(Bug::TicketTwice)) else { return };
+        let host = &self.hosts[new];
+        let device = NewDevice {
+            device: host.id,
+            agreement: host.secret.agreement().public(),
+            name: host.name.parse().expect("it is a name"),
+            kind: host.kind,
+            role: Role::Member,
+            confirmed: false,
+        };
+        let added = self
+            .write_at(inviter, |author, dice| author.add(device, WallTime::default(), dice.rng()));
+        if added {
+            self.pairings.brought_in(new, self.hosts[new].id, invitation);
+        }
+    }
+
+    /// Whether a frame to a machine is lost.
+    pub(crate) fn loses(&mut self, to: usize, protocol: Protocol, bytes: &[u8]) -> bool {
+        if self.bug == Some(Bug::DeafToRevokes) && to == DEAF && protocol == Protocol::Trust {
+            return tells_of_a_revoke(bytes);
+        }
         let due = self.bug == Some(Bug::LostFrame)
             && self.healed.is_some()
             && !self.spoiled.0
@@ -81,6 +155,17 @@ fn is_executors_intent(write: &Write) -> bool {
     let record: Option<Record> =
         signed.ok().and_then(|signed| codec::decode(&signed.bytes, RECORD_BYTES_MAX).ok());
     record.is_some_and(|record| matches!(record.body, Body::Intent { point: Point::Executor, .. }))
+}
+
+fn tells_of_a_revoke(bytes: &[u8]) -> bool {
+    let Ok(TrustMessage::Statements { statements }) = codec::decode(bytes, FRAME_BYTES_MAX) else {
+        return false;
+    };
+    statements.iter().any(|signed| {
+        let statement: Result<Statement, _> = codec::decode(&signed.bytes, STATEMENT_BYTES_MAX);
+        let body = statement.and_then(|it| StatementBody::decode(it.kind, &it.body));
+        matches!(body, Ok(StatementBody::Revoke(_)))
+    })
 }
 
 fn is_mark(write: &Write) -> bool {

@@ -4,11 +4,13 @@ pub(crate) mod audit;
 pub(crate) mod effects;
 pub(crate) mod notes;
 pub(crate) mod once;
+pub(crate) mod pairing;
 pub(crate) mod panics;
 pub(crate) mod replicas;
 pub(crate) mod runs;
 pub(crate) mod serving;
 pub(crate) mod timers;
+pub(crate) mod trust;
 
 use crate::world::World;
 
@@ -21,6 +23,7 @@ pub(crate) struct Checks {
     pub(crate) replicas: replicas::Replicas,
     pub(crate) serving: serving::Serving,
     pub(crate) timers: timers::Timers,
+    pub(crate) trust: trust::Trust,
 }
 
 impl Checks {
@@ -32,6 +35,7 @@ impl Checks {
             replicas: replicas::Replicas,
             serving: serving::Serving::default(),
             timers: timers::Timers::default(),
+            trust: trust::Trust::default(),
         }
     }
 }
@@ -42,6 +46,7 @@ impl World {
         if self.failures.0.iter().any(|it| matches!(it.checker, "panics" | "starts" | "spins")) {
             return;
         }
+        self.take_stock();
         let failures = &mut self.failures;
         runs::finish(&self.asks, &self.hosts, self.time, failures);
         self.checks.replicas.finish(&self.hosts, failures);
@@ -51,5 +56,12 @@ impl World {
         once::finish(&self.checks.effects, &self.hosts, failures);
         self.checks.serving.finish(&self.hosts, failures);
         self.checks.timers.finish(&self.hosts, self.time, failures);
+        self.checks.trust.finish(&self.hosts, &self.decisions.put_out, failures);
+        if let Some(whole) = self.checks.trust.graph() {
+            pairing::finish(&self.pairings, &self.hosts, whole, failures);
+        }
+        if self.hosts.iter().any(|host| host.set_back) {
+            self.forgive_the_set_back();
+        }
     }
 }

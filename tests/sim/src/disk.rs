@@ -16,6 +16,8 @@ pub(crate) struct Batch {
     pub(crate) ticket: Ticket,
     pub(crate) writes: Vec<Write>,
     pub(crate) durability: Durability,
+    /// When it was handed over.
+    pub(crate) since: u64,
 }
 
 /// One disk. Batches are taken in the order in which they were handed over.
@@ -37,7 +39,7 @@ pub(crate) struct Disk {
 /// What became of the batch whose turn it was.
 #[derive(Debug)]
 pub(crate) enum Done {
-    Persisted(Ticket),
+    Persisted(Ticket, u64),
     Failed(Ticket),
 }
 
@@ -53,7 +55,6 @@ impl Disk {
     }
 
     /// A disk in the state of another moment, as a backup is put back.
-    #[cfg(test)]
     pub(crate) fn restored(image: MemoryRows) -> Self {
         Self { visible: image.clone(), durable: image, ..Self::default() }
     }
@@ -80,7 +81,7 @@ impl Disk {
 
     /// The first in the queue is done. Gives what became of it, and whether a flush must follow.
     pub(crate) fn done(&mut self) -> Option<(Done, bool)> {
-        let Batch { ticket, writes, durability } = self.queue.pop_front()?;
+        let Batch { ticket, writes, durability, since } = self.queue.pop_front()?;
         if self.failing || writes.iter().any(|write| write.check().is_err()) {
             return Some((Done::Failed(ticket), false));
         }
@@ -90,7 +91,7 @@ impl Disk {
         if durability == Durability::Synced {
             self.flush();
         }
-        Some((Done::Persisted(ticket), durability == Durability::Ordered && first))
+        Some((Done::Persisted(ticket, since), durability == Durability::Ordered && first))
     }
 
     /// Makes safe what was acknowledged.

@@ -15,6 +15,7 @@ use weft_trust::{
     author::{self, Author, NewDevice, NewFabric},
     graph::Graph,
     keyring::Keyring,
+    recovery::RootSecret,
     secret::DeviceSecret,
 };
 
@@ -39,7 +40,6 @@ pub(crate) const EPOCH_MS: i64 = 1_773_133_200_000;
 pub(crate) struct Made {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
-    pub(crate) role: Role,
     pub(crate) secret: DeviceSecret,
     /// The statements on its disk.
     pub(crate) statements: Vec<Signed>,
@@ -58,6 +58,10 @@ const DEVICES: [(&str, Kind, Role); 6] = [
     ("tablet", Kind::Phone, Role::Member),
     ("attic", Kind::Server, Role::Member),
 ];
+
+/// The devices that may join.
+const NEWCOMERS: [(&str, Kind); 3] =
+    [("watch", Kind::Phone), ("shed", Kind::Server), ("spare", Kind::Laptop)];
 
 /// What is the same for every world: reading manifests and compiling phrases takes time.
 pub(crate) struct Shared {
@@ -83,7 +87,7 @@ pub(crate) static SHARED: LazyLock<Shared> = LazyLock::new(|| {
 
 /// Makes a fabric of five or six devices. One device may have been added while another was away: it
 /// then lacks that statement.
-pub(crate) fn make(dice: &mut Dice) -> Result<Vec<Made>> {
+pub(crate) fn make(dice: &mut Dice, root: Option<&RootSecret>) -> Result<Vec<Made>> {
     let count = if dice.chance(30) { 6 } else { 5 };
     let secrets: Vec<DeviceSecret> =
         (0..count).map(|_| DeviceSecret::from_seed(&dice.bytes())).collect();
@@ -92,7 +96,7 @@ pub(crate) fn make(dice: &mut Dice) -> Result<Vec<Made>> {
     let genesis = author::genesis(
         NewFabric {
             name: &"home".parse().context("name the fabric")?,
-            root: None,
+            root,
             device: &secrets[0],
             device_name: &first_name.parse().context("name a device")?,
             kind,
@@ -123,12 +127,25 @@ pub(crate) fn make(dice: &mut Dice) -> Result<Vec<Made>> {
         .into_iter()
         .zip(DEVICES)
         .enumerate()
-        .map(|(at, (secret, (name, kind, role)))| {
+        .map(|(at, (secret, (name, kind, _)))| {
             let lacked_a_statement = uninformed == Some(at);
             let known = all.len() - usize::from(lacked_a_statement);
             let statements = all.iter().take(known).cloned().collect();
             let model = name == "server" || second_model == Some(at);
-            Made { name, kind, role, secret, statements, lacked_a_statement, model }
+            Made { name, kind, secret, statements, lacked_a_statement, model }
         })
         .collect())
+}
+
+/// Makes machines that belong to no fabric yet.
+pub(crate) fn newcomers(count: usize, dice: &mut Dice) -> Vec<Made> {
+    let made = |(name, kind)| Made {
+        name,
+        kind,
+        secret: DeviceSecret::from_seed(&dice.bytes()),
+        statements: Vec::new(),
+        lacked_a_statement: false,
+        model: false,
+    };
+    NEWCOMERS.into_iter().take(count).map(made).collect()
 }

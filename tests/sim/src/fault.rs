@@ -1,9 +1,6 @@
 //! What goes wrong, and how it ends.
 
-use weft_core::{
-    Input,
-    door::{Command, DoorId},
-};
+use weft_core::Input;
 use weft_protocol::{device::Role, frame::Protocol};
 
 use crate::{
@@ -12,7 +9,7 @@ use crate::{
 };
 
 /// So long things go wrong, in microseconds.
-const BAD_TIME: u64 = 40 * SECOND;
+pub(crate) const BAD_TIME: u64 = 40 * SECOND;
 
 /// The world ends after so long at rest: longer than a hello takes that was sent on a slow link just
 /// before all was well.
@@ -20,6 +17,9 @@ const QUIET: u64 = 8 * SECOND;
 /// So long after healing all runs must have ended: a step waits a minute for its device, and an
 /// executor that fell silent is given up after fifteen seconds, up to four times.
 pub(crate) const RUNS_END_WITHIN: u64 = 140 * SECOND;
+/// So long after healing all pairings must have ended: an invitation waits two minutes for its person,
+/// and one more for a device that is to store what it got.
+pub(crate) const JOINS_END_WITHIN: u64 = 250 * SECOND;
 /// So long after healing, and after the last run ended, all replicas are the same.
 pub(crate) const CONVERGE_WITHIN: u64 = 10 * SECOND;
 
@@ -46,6 +46,18 @@ pub(crate) enum Fault {
     Full { host: usize, lasts: u64 },
     /// An admin puts a device out; if it was stolen, somebody plays it from then on.
     Revoke { host: usize, stolen: bool },
+    /// Two admins that can't reach each other put each other out.
+    Duel { lasts: u64 },
+    /// An admin gives a device another role.
+    SetRole { host: usize, role: Role },
+    /// A device gets another key; the power may go at any point of that.
+    Rotate { host: usize, crashes: bool },
+    /// A disk is copied, to be put back later.
+    Image { host: usize },
+    /// The copy is put back.
+    SetBack { host: usize },
+    /// A copy of a disk runs beside it.
+    Copy { host: usize },
     /// Somebody with the keys of a device that was put out speaks to another.
     Intrude { host: usize, at: usize },
 }
@@ -61,6 +73,8 @@ pub(crate) enum Moment {
     SentAudit,
     /// A frame of documents was sent.
     SentSync,
+    /// A frame of a pairing was sent.
+    SentPairing,
 }
 
 impl World {
@@ -83,7 +97,7 @@ impl World {
 
     /// Draws what will go wrong, and when it ends.
     pub(crate) fn draw_faults(&mut self) {
-        let count = self.hosts.len();
+        let count = self.hosts.iter().filter(|host| host.joined).count();
         let mut at = 3 * SECOND;
         let every = self.dice.faults.between(SECOND, 6 * SECOND);
         while at < BAD_TIME {
@@ -91,12 +105,7 @@ impl World {
             self.at(at, Happening::Fault(fault));
             at += self.dice.faults.between(every / 4, every * 2);
         }
-        if self.dice.faults.chance(50) {
-            let host = 1 + self.dice.faults.index(count - 1);
-            let stolen = self.dice.faults.chance(50);
-            let at = self.dice.faults.between(10 * SECOND, BAD_TIME - 15 * SECOND);
-            self.at(at, Happening::Fault(Fault::Revoke { host, stolen }));
-        }
+        self.draw_decisions(count);
         self.at(2 * SECOND, Happening::Ask);
         self.at(BAD_TIME, Happening::Heal);
     }
@@ -186,50 +195,22 @@ impl World {
                 self.later(lasts, Happening::Fault(Fault::Crash { host, lasts: SECOND }));
             }
             Fault::Revoke { host, stolen } => self.revoke(host, stolen),
+            Fault::Duel { lasts } => self.duel(lasts),
+            Fault::SetRole { host, role } => self.set_role(host, role),
+            Fault::Rotate { host, crashes } => self.rotate(host, crashes),
+            Fault::Image { host } => self.take_image(host),
+            Fault::SetBack { host } => self.put_image_back(host),
+            Fault::Copy { host } => self.copy_beside(host),
             Fault::Intrude { host, at } => self.intrude(host, at),
         }
     }
 
-    fn bar(&mut self, a: usize, b: usize, lasts: u64) {
+    /// Has two machines unable to reach each other.
+    pub(crate) fn bar(&mut self, a: usize, b: usize, lasts: u64) {
         let until = self.network.barred.entry(pair(a, b)).or_default();
         *until = (*until).max(self.time + lasts);
         if let Some(link) = self.network.pairs.get(&pair(a, b)).copied() {
             self.cut(link);
-        }
-    }
-
-    fn revoke(&mut self, host: usize, stolen: bool) {
-        let admin = (0..self.hosts.len()).find(|at| {
-            *at != host && self.hosts[*at].role == Role::Admin && self.hosts[*at].is_up()
-        });
-        let Some(admin) = admin else {
-            self.later(SECOND, Happening::Fault(Fault::Revoke { host, stolen }));
-            return;
-        };
-        let listed = self.hosts[admin].members.contains(&self.hosts[host].id);
-        if self.hosts[admin].disk.failing || !listed {
-            self.later(SECOND, Happening::Fault(Fault::Revoke { host, stolen }));
-            return;
-        }
-        let device = self.hosts[host].name.to_owned();
-        let id = self.hosts[host].id;
-        let command = Command::Revoke { device };
-        self.feed(admin, Input::Command { door: DoorId(u64::MAX - 1), command });
-        if self.hosts[admin].members.contains(&id) {
-            // The admin had not heard of that device yet.
-            self.later(SECOND, Happening::Fault(Fault::Revoke { host, stolen }));
-            return;
-        }
-        self.hosts[host].put_out = true;
-        if stolen {
-            self.crash(host);
-            self.hosts[host].stolen = true;
-            for at in 0..self.hosts.len() {
-                if at != host {
-                    let after = self.dice.faults.between(SECOND, 12 * SECOND);
-                    self.later(after, Happening::Fault(Fault::Intrude { host, at }));
-                }
-            }
         }
     }
 
@@ -262,16 +243,19 @@ impl World {
         for link in dead {
             self.cut(link);
         }
-        self.at(self.time + SECOND, Happening::Look);
+        self.later(SECOND, Happening::Look);
+        self.later(4 * SECOND, Happening::Settle);
     }
 
     /// Looks whether all has come to rest, and ends the world when it has or should have.
     pub(crate) fn look(&mut self) {
+        self.take_stock();
         let healed = self.healed.unwrap_or(self.time);
         let last_end = self.asks.values().flat_map(|ask| &ask.ended).map(|(at, _)| *at).max();
         let runs_over = self.asks.values().all(super::workload::Ask::is_over)
             && self.hosts.iter().filter(|host| host.belongs()).all(|host| host.plays.is_empty());
-        let quiet = runs_over && self.checks.replicas.are_equal(&self.hosts);
+        let joins_over = self.pairings.are_over();
+        let quiet = runs_over && joins_over && self.checks.replicas.are_equal(&self.hosts);
         if quiet {
             let since = *self.quiet_since.get_or_insert(self.time);
             if since + QUIET <= self.time {
@@ -281,9 +265,12 @@ impl World {
         } else {
             self.quiet_since = None;
         }
-        let converges_by = healed.max(last_end.unwrap_or(0)) + CONVERGE_WITHIN;
-        let too_late = if runs_over {
-            self.time > converges_by.max(healed + CONVERGE_WITHIN) && !quiet
+        let joined = if joins_over { *self.joined_at.get_or_insert(self.time) } else { 0 };
+        let last = healed.max(last_end.unwrap_or(0)).max(self.decisions.last).max(joined);
+        let too_late = if !joins_over {
+            self.time > healed + JOINS_END_WITHIN
+        } else if runs_over {
+            self.time > last + CONVERGE_WITHIN && !quiet
         } else {
             self.time > healed + RUNS_END_WITHIN
         };

@@ -7,27 +7,40 @@ use std::{
 
 use weft_core::{
     Node,
+    audit::Lineage,
     executor::{CallId, ExecutionId},
+    membership,
 };
 use weft_protocol::{
-    device::{Kind, Role},
+    device::Kind,
     host_call::HostError,
-    id::DeviceId,
+    id::{DeviceId, EndpointId},
+    row::MemoryRows,
     time::{Now, Timestamp, WallTime},
     value::Value,
 };
 use weft_trust::secret::DeviceSecret;
 
-use crate::{agent::Play, disk::Disk, fabric::EPOCH_MS, fault::Moment};
+use crate::{
+    agent::Play,
+    dice::Dice,
+    disk::Disk,
+    fabric::{EPOCH_MS, Made},
+    fault::Moment,
+    pairing::Joining,
+};
 
 /// One machine.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
-    pub(crate) role: Role,
     pub(crate) id: DeviceId,
     pub(crate) secret: DeviceSecret,
+    /// The keys that it had before, the newest first.
+    pub(crate) former: Vec<DeviceId>,
+    /// A key that is to take the place of its own: its seed is on the disk.
+    pub(crate) next: Option<DeviceSecret>,
     pub(crate) model: bool,
     /// How fast its model says it is, in thousandths of a token a second.
     pub(crate) speed_milli: u64,
@@ -61,9 +74,75 @@ pub(crate) struct Host {
     pub(crate) put_out: bool,
     /// Whether it was taken apart for its keys: it does not start again.
     pub(crate) stolen: bool,
+    /// Whether its home holds a fabric. One that does not has no node, and may be joining.
+    pub(crate) joined: bool,
+    /// The program that joins, while it runs.
+    pub(crate) joining: Option<Box<Joining>>,
+    /// The endpoints that its node has open for invitations.
+    pub(crate) endpoints: BTreeMap<u64, EndpointId>,
+    /// Whether all statements together say that it belongs, as was found last.
+    pub(crate) standing: bool,
+    /// Whether an older state of its disk was put back, or its disk was copied: what it did may be
+    /// forgotten there, and happen again.
+    pub(crate) set_back: bool,
+    /// What its disk was once, and after how many starts.
+    pub(crate) image: Option<(MemoryRows, u64)>,
+    /// Others had seen what its disk lacks when that was put back, so that it must be named.
+    pub(crate) is_witnessed: bool,
+    /// When its node took what its disk acknowledges just now.
+    pub(crate) taken_at: Option<u64>,
+    /// How many of its starts its disk has forgotten.
+    pub(crate) forgotten: u64,
 }
 
 impl Host {
+    /// A machine that is down, and whose clock is wrong.
+    pub(crate) fn new(made: Made, dice: &mut Dice) -> Self {
+        let Made { name, kind, secret, statements, model, lacked_a_statement } = made;
+        let mut disk = Disk::default();
+        disk.prepare(membership::store(&statements));
+        let day = 24 * 3_600 * 1_000;
+        let skew = match dice.between(0, 3) {
+            0 => 0,
+            1 => i64::try_from(dice.between(0, 4_000)).unwrap_or(0) - 2_000,
+            _ => i64::try_from(dice.between(0, 2 * day)).unwrap_or(0) - day as i64,
+        };
+        Self {
+            name,
+            kind,
+            id: secret.id(),
+            secret,
+            former: Vec::new(),
+            next: None,
+            model,
+            speed_milli: dice.pick(&[0, 8_000, 25_000, 80_000]),
+            disk,
+            node: None,
+            boots: 0,
+            mono: 0,
+            skew,
+            ahead: skew.max(0),
+            doom: None,
+            members: BTreeSet::new(),
+            serving: BTreeMap::new(),
+            alarm: (None, 0),
+            plays: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            lacked_a_statement,
+            put_out: false,
+            stolen: false,
+            joined: !statements.is_empty(),
+            joining: None,
+            endpoints: BTreeMap::new(),
+            standing: !statements.is_empty(),
+            set_back: false,
+            image: None,
+            is_witnessed: false,
+            taken_at: None,
+            forgotten: 0,
+        }
+    }
+
     /// Its clocks.
     pub(crate) fn now(&self, time: u64) -> Now {
         let millis = i64::try_from(time / 1_000).unwrap_or(i64::MAX);
@@ -79,6 +158,21 @@ impl Host {
         u64::try_from(since.min(Duration::from_secs(1 << 30)).as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Its key and those that it had before, the newest first.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = DeviceId> {
+        std::iter::once(self.id).chain(self.former.iter().copied())
+    }
+
+    /// Whether a key is its own or was.
+    pub(crate) fn had(&self, key: &DeviceId) -> bool {
+        self.id == *key || self.former.contains(key)
+    }
+
+    /// Where the chains of its keys lie.
+    pub(crate) fn lineage(&self) -> Lineage {
+        Lineage::new(self.id, &self.former)
+    }
+
     /// Whether it runs.
     pub(crate) const fn is_up(&self) -> bool {
         self.node.is_some()
@@ -86,6 +180,6 @@ impl Host {
 
     /// Whether it belongs to the fabric at the end.
     pub(crate) const fn belongs(&self) -> bool {
-        !self.put_out && !self.stolen
+        self.joined && self.standing && !self.stolen
     }
 }

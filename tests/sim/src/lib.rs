@@ -10,21 +10,26 @@
 //! later. After a bad minute all is made well, and in bounded time all devices must have come to the
 //! same. The checkers, each in its own file, look from outside all the while and at the end.
 //!
-//! Deliberately not here: real agents, sockets, disks and models (`tests/e2e`), and pairing, whose
-//! machines have tests of their own: the fabric begins with its devices added.
+//! Deliberately not here: real agents, sockets, disks and models (`tests/e2e`).
 
+mod admin;
 mod agent;
 mod bug;
 mod checkers;
 mod dice;
 mod disk;
+mod door;
+mod endpoint;
 mod fabric;
 mod fault;
 mod host;
 mod network;
+mod pairing;
+mod rotation;
 mod rules;
 #[cfg(test)]
 mod scenarios;
+mod setback;
 mod thief;
 mod trace;
 mod workload;

@@ -5,7 +5,7 @@
 //! streams anything overtakes anything. What is cut loses what was under way, and each end notices
 //! in its own time. A machine that is not listed may speak trust only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weft_core::{Input, links::StreamId};
 use weft_protocol::{frame::Protocol, id::DeviceId};
@@ -37,6 +37,8 @@ pub(crate) struct Network {
 pub(crate) struct Connection {
     /// The machines, the smaller first.
     pub(crate) ends: [usize; 2],
+    /// The keys that they had when it came up.
+    pub(crate) devices: [DeviceId; 2],
     boots: [u64; 2],
     pub(crate) sides: [Side; 2],
     streams: BTreeMap<Protocol, Stream>,
@@ -87,6 +89,21 @@ impl Network {
         };
         self.streams.iter().rev().find_map(of)
     }
+
+    /// The newest stream of a protocol from a machine to any of these keys, whether or not it lives.
+    pub(crate) fn stream_to(
+        &self,
+        from: usize,
+        keys: &BTreeSet<DeviceId>,
+        protocol: Protocol,
+    ) -> Option<StreamId> {
+        let of = |(id, (link, spoken, side)): (&StreamId, &(u64, Protocol, usize))| {
+            let Connection { ends, devices, .. } = self.connections.get(link)?;
+            let is_to = ends[*side] == from && keys.contains(&devices[1 - side]);
+            (*spoken == protocol && is_to).then_some(*id)
+        };
+        self.streams.iter().rev().find_map(of)
+    }
 }
 
 /// A pair, the smaller first.
@@ -101,7 +118,8 @@ impl Connection {
 }
 
 impl World {
-    fn is_barred(&self, a: usize, b: usize) -> bool {
+    /// Whether two machines can't reach each other.
+    pub(crate) fn is_barred(&self, a: usize, b: usize) -> bool {
         self.network.barred.get(&pair(a, b)).is_some_and(|until| *until > self.time)
     }
 
@@ -168,6 +186,7 @@ impl World {
         let ends = [a.min(b), a.max(b)];
         let connection = Connection {
             ends,
+            devices: ends.map(|host| self.hosts[host].id),
             boots: ends.map(|host| self.hosts[host].boots),
             sides: [Side::default(); 2],
             streams: BTreeMap::new(),
@@ -223,11 +242,14 @@ impl World {
             return;
         }
         let (host, peer) = (connection.ends[side], connection.ends[1 - side]);
-        if let Some(old) = self.hosts[host].serving.get(&peer).copied() {
+        // Of two machines with one key the last to come is served, as of two connections of one.
+        let device = connection.devices[1 - side];
+        let serving = self.hosts[host].serving.iter();
+        let same = serving.filter(|(other, _)| self.hosts[**other].id == device);
+        for old in same.map(|(_, link)| *link).collect::<Vec<_>>() {
             self.kill(old);
             self.lost(old, self.network.connections[&old].side_of(host));
         }
-        let device = self.hosts[peer].id;
         self.hosts[host].serving.insert(peer, link);
         let member = self.hosts[host].members.contains(&device);
         let Some(connection) = self.network.connections.get_mut(&link) else { return };
@@ -255,8 +277,7 @@ impl World {
             return;
         }
         stream.opened[side] = true;
-        let (host, peer) = (connection.ends[side], connection.ends[1 - side]);
-        let device = self.hosts[peer].id;
+        let (host, device) = (connection.ends[side], connection.devices[1 - side]);
         self.feed(host, Input::StreamOpened { stream: id, device, protocol });
     }
 
@@ -264,13 +285,10 @@ impl World {
     pub(crate) fn send(&mut self, host: usize, id: StreamId, bytes: Vec<u8>) {
         let Some((link, protocol, side)) = self.network.streams.get(&id).copied() else { return };
         let connection = &self.network.connections[&link];
-        let peer = connection.ends[1 - side];
-        self.checks.serving.sent(
-            &self.hosts[host],
-            &self.hosts[peer],
-            protocol,
-            &mut self.failures,
-        );
+        let (peer, device) = (connection.ends[1 - side], connection.devices[1 - side]);
+        let (from, to) = (&self.hosts[host], &self.hosts[peer]);
+        self.checks.serving.sent(from, to, &device, protocol, &mut self.failures);
+        self.checks.trust.sent(&self.hosts[host], protocol, &bytes, &mut self.failures);
         if protocol == Protocol::Audit {
             self.checks.audit.sent(&self.hosts[host], self.time, &bytes, &mut self.failures);
         }
@@ -290,7 +308,7 @@ impl World {
         if let Some(moment) = moment {
             self.moment(host, moment);
         }
-        if !lives || self.loses(protocol, &bytes) {
+        if !lives || self.loses(peer, protocol, &bytes) {
             return;
         }
         self.transmit(link, protocol, 1 - side, bytes);
@@ -335,7 +353,7 @@ impl World {
 
     /// A node says that a device may speak all protocols.
     pub(crate) fn admit(&mut self, host: usize, device: DeviceId) {
-        let Some(peer) = self.host_of(&device) else { return };
+        let Some(peer) = self.peer_of(host, &device) else { return };
         let Some(link) = self.hosts[host].serving.get(&peer).copied() else { return };
         let smaller = usize::from(self.hosts[host].id > device);
         let Some(connection) = self.network.connections.get_mut(&link) else { return };
@@ -369,17 +387,13 @@ impl World {
     }
 
     /// A node says who belongs. Who left is cut at once.
-    pub(crate) fn set_members(
-        &mut self,
-        host: usize,
-        members: std::collections::BTreeSet<DeviceId>,
-    ) {
+    pub(crate) fn set_members(&mut self, host: usize, members: BTreeSet<DeviceId>) {
         self.hosts[host].members = members;
-        for (peer, link) in self.hosts[host].serving.clone() {
-            let device = self.hosts[peer].id;
-            let belongs = self.hosts[host].members.contains(&device);
+        for link in self.hosts[host].serving.clone().into_values() {
             let Some(connection) = self.network.connections.get_mut(&link) else { continue };
             let side = connection.side_of(host);
+            let device = connection.devices[1 - side];
+            let belongs = self.hosts[host].members.contains(&device);
             let was = std::mem::replace(&mut connection.sides[side].member, belongs);
             if was && !belongs {
                 self.kill(link);
@@ -399,13 +413,14 @@ impl World {
         let (host, peer) = (connection.ends[side], connection.ends[1 - side]);
         if self.is_there(link, side) && !connection.dead && !connection.sides[side].deaf {
             let address = format!("/ip4/10.0.0.{peer}/udp/4000/quic-v1");
-            self.feed(host, Input::Connected { device: self.hosts[peer].id, address });
+            let device = connection.devices[1 - side];
+            self.feed(host, Input::Connected { device, address });
         }
     }
 
     /// A node closes a connection: what it sent goes out first.
     pub(crate) fn hang_up(&mut self, host: usize, device: DeviceId) {
-        let Some(peer) = self.host_of(&device) else { return };
+        let Some(peer) = self.peer_of(host, &device) else { return };
         let Some(link) = self.hosts[host].serving.get(&peer).copied() else { return };
         let delay = self.delay(link);
         let Some(connection) = self.network.connections.get_mut(&link) else { return };
@@ -449,6 +464,7 @@ impl World {
             return;
         }
         let (host, peer) = (connection.ends[side], connection.ends[1 - side]);
+        let device = connection.devices[1 - side];
         let mut closed = Vec::new();
         for stream in connection.streams.values_mut() {
             if stream.opened[side] && !std::mem::replace(&mut stream.closed[side], true) {
@@ -461,7 +477,7 @@ impl World {
         for stream in closed {
             self.feed(host, Input::StreamClosed { stream });
         }
-        self.feed(host, Input::Disconnected { device: self.hosts[peer].id });
+        self.feed(host, Input::Disconnected { device });
     }
 
     /// Cuts one stream of a connection that lives on; it is opened again after a while.
@@ -503,7 +519,7 @@ impl World {
         if connection.dead || connection.sides.iter().any(|side| side.deaf) {
             return;
         }
-        let smaller = self.hosts[connection.ends[0]].id < self.hosts[connection.ends[1]].id;
+        let smaller = connection.devices[0] < connection.devices[1];
         self.open(link, protocol, usize::from(!smaller));
     }
 
@@ -534,8 +550,10 @@ impl World {
         lives.then_some(link)
     }
 
-    /// The machine of a device.
-    pub(crate) fn host_of(&self, device: &DeviceId) -> Option<usize> {
-        self.hosts.iter().position(|host| host.id == *device)
+    /// The machine of a device, as another sees it: of several with one key that which it is connected to.
+    fn peer_of(&self, host: usize, device: &DeviceId) -> Option<usize> {
+        let has = |at: &usize| self.hosts[*at].id == *device;
+        let connected = self.hosts[host].serving.keys().copied().find(has);
+        connected.or_else(|| (0..self.hosts.len()).find(has))
     }
 }

@@ -131,7 +131,9 @@ impl World {
         };
         if self.dice.workload.chance(20) && files.is_empty() {
             let other = self.dice.workload.index(self.hosts.len());
-            if let Some(step) = plan.steps.last_mut() {
+            if let Some(step) = plan.steps.last_mut()
+                && self.hosts[other].joined
+            {
                 step.device = Some(self.hosts[other].name.to_owned());
             }
         }

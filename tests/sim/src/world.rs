@@ -9,25 +9,27 @@ use std::{
 use anyhow::Result;
 use weft_core::{
     Context, Input, Node, NodeConfig, Output,
-    door::{DoorId, Event, Reply},
+    door::DoorId,
     executor::{CallId, ExecutionId},
     links::StreamId,
-    membership,
 };
 use weft_protocol::{
     frame::Protocol, host_call::Refusal, id::BootId, presence::ModelReady, run::Failure,
 };
+use weft_trust::recovery::RootSecret;
 
 use crate::{
+    admin::Decisions,
     agent::{Act, ENDS_BADLY, Play},
     bug::{Bug, Spoiled},
-    checkers::Checks,
+    checkers::{Checks, trust::Trust},
     dice::Dice,
-    disk::{Batch, Disk, Done, FLUSH_WITHIN},
-    fabric::{self, Made, SHARED},
+    disk::{Batch, Done, FLUSH_WITHIN},
+    fabric::{self, SHARED},
     fault::{Fault, Moment},
     host::Host,
     network::{Network, SECOND},
+    pairing::{PairingHappening, Pairings},
     rules::RULES,
     trace::{Detail, Trace},
     workload::Ask,
@@ -47,16 +49,26 @@ pub(crate) enum Happening {
     StreamUp(u64, Protocol, StreamId, usize),
     StreamGone(u64, Protocol, StreamId, usize),
     Reopen(u64, Protocol),
-    Frame { link: u64, protocol: Protocol, id: StreamId, to: usize, bytes: Vec<u8> },
+    Frame {
+        link: u64,
+        protocol: Protocol,
+        id: StreamId,
+        to: usize,
+        bytes: Vec<u8>,
+    },
     Recognised(u64, usize),
     Lost(u64, usize),
     Agent(usize, u64, ExecutionId),
     Answered(usize, u64, ExecutionId, CallId),
     Start(usize),
+    /// A node whose key was replaced begins anew.
+    Renew(usize, u64),
     Fault(Fault),
     Ask,
     Consent(u64, bool),
     Cancel(u64),
+    Pairing(PairingHappening),
+    Settle,
     Heal,
     Look,
 }
@@ -70,6 +82,8 @@ pub(crate) struct AllDice {
     pub(crate) faults: Dice,
     pub(crate) workload: Dice,
     pub(crate) nodes: Dice,
+    pub(crate) trust: Dice,
+    pub(crate) pairing: Dice,
 }
 
 /// How a node is not what it should be, and which checker says so.
@@ -103,6 +117,10 @@ pub(crate) struct World {
     pub(crate) hosts: Vec<Host>,
     pub(crate) network: Network,
     pub(crate) dice: AllDice,
+    /// The words of the fabric's root, where it has one.
+    pub(crate) root: Option<RootSecret>,
+    pub(crate) decisions: Decisions,
+    pub(crate) pairings: Pairings,
     pub(crate) asks: BTreeMap<DoorId, Ask>,
     pub(crate) checks: Checks,
     pub(crate) failures: Failures,
@@ -111,6 +129,8 @@ pub(crate) struct World {
     pub(crate) spoiled: Spoiled,
     pub(crate) healed: Option<u64>,
     pub(crate) quiet_since: Option<u64>,
+    /// When it was seen first that all pairings had ended.
+    pub(crate) joined_at: Option<u64>,
     moment: (u64, u64),
     pub(crate) over: bool,
 }
@@ -129,9 +149,15 @@ impl World {
         out: Box<dyn Write>,
         bug: Option<Bug>,
     ) -> Result<Self> {
-        let made = fabric::make(&mut Dice::new(seed, "fabric"))?;
+        let mut trust = Dice::new(seed, "trust");
+        let root = trust.chance(70).then(|| RootSecret::from_entropy(trust.bytes()));
+        let made = fabric::make(&mut Dice::new(seed, "fabric"), root.as_ref())?;
         let mut faults = Dice::new(seed, "faults");
-        let hosts: Vec<Host> = made.into_iter().map(|made| host(made, &mut faults)).collect();
+        let mut hosts: Vec<Host> = made.into_iter().map(|it| Host::new(it, &mut faults)).collect();
+        let founders = hosts.len();
+        let mut pairing = Dice::new(seed, "pairing");
+        let new = fabric::newcomers(pairing.pick(&[0, 1, 1, 2]), &mut pairing);
+        hosts.extend(new.into_iter().map(|it| Host::new(it, &mut pairing)));
         let mut world = Self {
             time: 0,
             sequence: 0,
@@ -144,7 +170,12 @@ impl World {
                 faults,
                 workload: Dice::new(seed, "workload"),
                 nodes: Dice::new(seed, "nodes"),
+                trust,
+                pairing,
             },
+            root,
+            decisions: Decisions::default(),
+            pairings: Pairings::default(),
             asks: BTreeMap::new(),
             checks: Checks::new(hosts.len()),
             failures: Failures::default(),
@@ -153,13 +184,16 @@ impl World {
             spoiled: Spoiled::default(),
             healed: None,
             quiet_since: None,
+            joined_at: None,
             moment: (0, 0),
             over: false,
             hosts,
         };
         for host in 0..world.hosts.len() {
-            let at = world.dice.faults.between(0, SECOND);
-            world.later(at, Happening::Start(host));
+            if host < founders {
+                let at = world.dice.faults.between(0, SECOND);
+                world.later(at, Happening::Start(host));
+            }
             for other in host + 1..world.hosts.len() {
                 world.later(SECOND / 2, Happening::Redial(host, other));
             }
@@ -244,10 +278,13 @@ impl World {
                 }
             }
             Happening::Start(host) => self.start(host),
+            Happening::Renew(host, boot) => self.renew(host, boot),
             Happening::Fault(fault) => self.befall(fault),
             Happening::Ask => self.ask(),
             Happening::Consent(door, yes) => self.consent(DoorId(door), yes),
             Happening::Cancel(door) => self.cancel(DoorId(door)),
+            Happening::Pairing(what) => self.pairing_happens(what),
+            Happening::Settle => self.settle(),
             Happening::Heal => self.heal(),
             Happening::Look => self.look(),
         }
@@ -260,14 +297,23 @@ impl World {
     /// Starts a machine that is down.
     pub(crate) fn start(&mut self, at: usize) {
         let host = &mut self.hosts[at];
-        if host.is_up() || host.stolen {
+        if host.is_up() || host.stolen || host.joining.is_some() {
             return;
         }
+        if !host.joined {
+            self.join_again(at);
+            return;
+        }
+        self.settle_key(at);
+        let host = &mut self.hosts[at];
         host.boots += 1;
         host.mono = self.dice.nodes.between(0, 1_000 * SECOND);
         let config = NodeConfig {
             secret: host.secret.clone(),
-            boot: BootId { counter: host.boots, random: self.dice.nodes.between(0, u64::MAX) },
+            boot: BootId {
+                counter: host.boots - host.forgotten,
+                random: self.dice.nodes.between(0, u64::MAX),
+            },
             seed: self.dice.nodes.bytes(),
             agents: SHARED.agents.clone(),
         };
@@ -306,6 +352,7 @@ impl World {
 
     /// The power of a machine goes.
     pub(crate) fn crash(&mut self, at: usize) {
+        self.unplug_pairing(at);
         if !self.hosts[at].is_up() {
             return;
         }
@@ -317,7 +364,9 @@ impl World {
         host.answers.clear();
         host.alarm.0 = None;
         host.disk.crash(&mut self.dice.disk);
-        self.checks.effects.crashed(at, host.disk.durable(), &mut self.failures);
+        self.checks.effects.crashed(at, host, &mut self.failures);
+        self.checks.trust.crashed(at);
+        self.checks.serving.crashed(at, self.time);
         let boot = host.boots;
         for ask in self.asks.values_mut().filter(|ask| ask.host == at && ask.boot == boot) {
             ask.lost = true;
@@ -391,18 +440,23 @@ impl World {
         match output {
             Output::Members(members) => {
                 self.checks.serving.members(at, &members, self.time);
+                self.checks.trust.members(at, &self.hosts[at], &mut self.failures);
                 self.set_members(at, members);
             }
             Output::Remember { .. } => {}
-            Output::Admit { device } => self.admit(at, device),
+            Output::Admit { device } => {
+                Trust::admitted(&self.hosts[at], &device, &mut self.failures);
+                self.admit(at, device);
+            }
             Output::Disconnect { device } => self.hang_up(at, device),
             Output::Send { stream, bytes } => {
                 self.serve_the_revoked(at, &bytes);
+                self.serve_the_replaced(at, &bytes);
                 self.send(at, stream, bytes);
             }
             Output::Persist { ticket, writes, durability } => {
                 let writes = self.spoil(writes);
-                let batch = Batch { ticket, writes, durability };
+                let batch = Batch { ticket, writes, durability, since: self.time };
                 let wait = self.hosts[at].disk.submit(batch, &mut self.dice.disk);
                 if let Some(wait) = wait {
                     self.later(wait, Happening::DiskDone(at, boot));
@@ -435,10 +489,10 @@ impl World {
             }
             Output::Reply { door, reply } => self.replied(at, door, reply),
             Output::Event { door, event } => self.event(at, door, event),
-            Output::OpenPairing { .. }
-            | Output::SendPairing { .. }
-            | Output::ClosePairingLink { .. }
-            | Output::ClosePairing { .. } => {}
+            Output::OpenPairing { endpoint, seed, .. } => self.open_endpoint(at, endpoint, &seed),
+            Output::SendPairing { link, bytes, .. } => self.send_pairing(at, link, bytes),
+            Output::ClosePairingLink { link, .. } => self.close_pairing_link(link),
+            Output::ClosePairing { endpoint } => self.close_endpoint(at, endpoint),
             Output::Log { text } => self.say(Some(at), || text),
         }
     }
@@ -457,9 +511,11 @@ impl World {
             self.later(within, Happening::DiskFlush(at, boot));
         }
         match done {
-            Done::Persisted(ticket) => {
+            Done::Persisted(ticket, since) => {
                 self.moment(at, Moment::Acknowledged);
+                self.hosts[at].taken_at = Some(since);
                 self.feed(at, Input::Persisted(ticket));
+                self.hosts[at].taken_at = None;
             }
             Done::Failed(ticket) => {
                 self.feed(at, Input::PersistFailed(ticket, "the disk is full".to_owned()));
@@ -521,110 +577,5 @@ impl World {
                 self.feed(at, Input::Executed { execution, result });
             }
         }
-    }
-
-    fn replied(&mut self, at: usize, door: DoorId, reply: Reply) {
-        if let Some(ask) = self.asks.get_mut(&door) {
-            match &reply {
-                Reply::RunStarted { run } => ask.run = Some(*run),
-                Reply::Refused { reason, .. } => ask.refused = Some(reason.clone()),
-                Reply::Done
-                | Reply::Status(_)
-                | Reply::Devices(_)
-                | Reply::Agents(_)
-                | Reply::Explained(_)
-                | Reply::Runs(_)
-                | Reply::Run { .. }
-                | Reply::Documents(_)
-                | Reply::Timers(_)
-                | Reply::Invited { .. }
-                | Reply::Audit(_)
-                | Reply::Verified(_) => {}
-            }
-        }
-        self.say(Some(at), || format!("replies {reply:?}").chars().take(160).collect());
-    }
-
-    fn event(&mut self, at: usize, door: Option<DoorId>, event: Event) {
-        match &event {
-            Event::RunEnded { run, state, failure, .. } => {
-                let (run, state, failure) = (*run, *state, failure.clone());
-                self.say(Some(at), || {
-                    format!("run {} is {state} {}", run.short(), failure.unwrap_or_default())
-                });
-                if let Some(ask) = door.and_then(|door| self.asks.get_mut(&door)) {
-                    ask.ended.push((self.time, state));
-                }
-            }
-            Event::Asked { .. } => {
-                if let Some(door) = door {
-                    let wait = self.dice.workload.between(SECOND / 10, 3 * SECOND);
-                    let yes = self.dice.workload.chance(90);
-                    self.later(wait, Happening::Consent(door.0, yes));
-                }
-            }
-            Event::TimerDue { id, due, label, .. } => {
-                let (id, due, label) = (*id, *due, label.clone());
-                self.say(Some(at), || format!("shows timer {label:?}"));
-                let host = &self.hosts[at];
-                self.checks.timers.shown(at, host, id, due, &mut self.failures);
-            }
-            Event::DocumentChanged { id, remote, .. } => {
-                self.checks.serving.changed(at, *id, *remote, self.time);
-            }
-            Event::Warning { text } => {
-                let text = text.clone();
-                let name = self.hosts[at].name;
-                self.checks.audit.warned(name, self.time, &text, &mut self.failures);
-                self.say(Some(at), || format!("warns: {text}"));
-            }
-            Event::StepPlaced { step, capability, device, .. } => {
-                let text = format!("places step {step}, {capability}, on {device}");
-                self.say(Some(at), || text);
-            }
-            Event::StepProgressed { .. }
-            | Event::StepEnded { .. }
-            | Event::InvitationMet { .. }
-            | Event::InvitationEnded { .. }
-            | Event::DeviceHere { .. }
-            | Event::DeviceAway { .. }
-            | Event::DevicesChanged => {}
-        }
-    }
-}
-
-fn host(made: Made, dice: &mut Dice) -> Host {
-    let Made { name, kind, role, secret, statements, model, lacked_a_statement } = made;
-    let mut disk = Disk::default();
-    disk.prepare(membership::store(&statements));
-    let day = 24 * 3_600 * 1_000;
-    let skew = match dice.between(0, 3) {
-        0 => 0,
-        1 => i64::try_from(dice.between(0, 4_000)).unwrap_or(0) - 2_000,
-        _ => i64::try_from(dice.between(0, 2 * day)).unwrap_or(0) - day as i64,
-    };
-    Host {
-        name,
-        kind,
-        role,
-        id: secret.id(),
-        secret,
-        model,
-        speed_milli: dice.pick(&[0, 8_000, 25_000, 80_000]),
-        disk,
-        node: None,
-        boots: 0,
-        mono: 0,
-        skew,
-        ahead: skew.max(0),
-        doom: None,
-        members: Default::default(),
-        serving: BTreeMap::new(),
-        alarm: (None, 0),
-        plays: BTreeMap::new(),
-        answers: BTreeMap::new(),
-        lacked_a_statement,
-        put_out: false,
-        stolen: false,
     }
 }

@@ -5,7 +5,7 @@ use weft_core::{
     audit::{self, Signatures},
     witness,
 };
-use weft_protocol::{audit::AuditMessage, codec, witness::SignedHead};
+use weft_protocol::{audit::AuditMessage, codec, id::DeviceId, witness::SignedHead};
 
 use crate::{host::Host, world::Failures};
 
@@ -16,7 +16,8 @@ pub(crate) struct Audit;
 impl Audit {
     /// A node warns.
     pub(crate) fn warned(&self, name: &str, time: u64, text: &str, failures: &mut Failures) {
-        if text.contains("set back") || text.contains("forked") {
+        let grave = ["set back", "forked", "another machine"];
+        if grave.iter().any(|words| text.contains(words)) {
             failures.add("audit", format!("{name} warns at {time} µs: {text}"));
         }
     }
@@ -26,8 +27,11 @@ impl Audit {
         let Ok(AuditMessage::Head(signed)) = codec::decode(bytes, bytes.len()) else { return };
         let Ok(head) = SignedHead::open(signed) else { return };
         let head = *head.head();
-        let safe = audit::head_at(head.position, host.disk.durable());
-        if safe.is_ok_and(|safe| safe != Some(head)) {
+        let lineage = host.lineage();
+        let rows = lineage.records(&head.device, head.position, 1, host.disk.durable());
+        let safe = rows.ok().and_then(|rows| rows.into_iter().next());
+        let safe = safe.and_then(|(position, bytes)| audit::read(position, &bytes).ok());
+        if safe.is_none_or(|(signed, _)| signed.digest() != head.digest) {
             let (name, position) = (host.name, head.position);
             let what = format!("{name} shows record {position} at {time} µs before it is safe");
             failures.add("audit", what);
@@ -36,36 +40,48 @@ impl Audit {
 
     /// At the end: what is safe on each disk.
     pub(crate) fn finish(&self, hosts: &[Host], failures: &mut Failures) {
-        for host in hosts {
-            let mut witnessed = Vec::new();
+        for host in hosts.iter().filter(|host| host.joined) {
+            let mut bogus = Vec::new();
             for other in hosts {
-                match witness::witnessed(host.id, other.disk.durable()) {
-                    Ok(found) => {
-                        witnessed.extend(found.heads.into_iter().map(|(_, head)| head));
-                        for by in found.bogus {
-                            let (name, at) = (host.name, other.name);
-                            let what = format!("{at} holds what {by} never signed of {name}");
-                            failures.add("audit", what);
-                        }
+                for key in host.keys() {
+                    match witness::witnessed(key, other.disk.durable()) {
+                        Ok(found) => bogus.extend(found.bogus.iter().map(|by| (other.name, *by))),
+                        Err(error) => failures.add("audit", error.to_string()),
                     }
-                    Err(error) => failures.add("audit", error.to_string()),
                 }
             }
-            let verify = |signatures| {
-                audit::verify(host.id, witnessed.clone(), host.disk.durable(), signatures)
+            for (at, by) in bogus {
+                let what = format!("{at} holds what {by} never signed of {}", host.name);
+                failures.add("audit", what);
+            }
+            let heads = |key: &DeviceId| {
+                let mut heads = Vec::new();
+                for other in hosts {
+                    let found = witness::witnessed(*key, other.disk.durable())?;
+                    heads.extend(found.heads.into_iter().map(|(_, head)| head));
+                }
+                Ok(heads)
             };
+            let verify = |signatures| host.lineage().verify(heads, host.disk.durable(), signatures);
             let (quick, thorough) = (verify(Signatures::Checkpoints), verify(Signatures::Every));
-            if quick != thorough {
-                let what = format!("the chain of {}: {quick:?}, but {thorough:?}", host.name);
+            if quick.as_ref().ok() != thorough.as_ref().ok() {
+                let what = format!("the chains of {}: {quick:?}, but {thorough:?}", host.name);
                 failures.add("audit", what);
             }
             match thorough {
-                Ok(checked) => {
-                    for setback in checked.setbacks {
-                        failures.add("audit", format!("the chain of {}: {setback}", host.name));
+                Ok(found) => {
+                    for found in found {
+                        let setbacks = found.result.map(|checked| checked.setbacks);
+                        let wrong = match setbacks {
+                            Ok(setbacks) => setbacks.iter().map(ToString::to_string).collect(),
+                            Err(fault) => vec![fault.to_string()],
+                        };
+                        for what in wrong {
+                            failures.add("audit", format!("the chain of {}: {what}", host.name));
+                        }
                     }
                 }
-                Err(fault) => failures.add("audit", format!("the chain of {}: {fault}", host.name)),
+                Err(error) => failures.add("audit", format!("the chain of {}: {error}", host.name)),
             }
         }
     }

@@ -4,7 +4,7 @@
 //! The intent of an idempotent or at-most-once step is safe before the agent starts, on both sides;
 //! that of a pure or read-only one is ordered, and a crash may take it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weft_core::{audit::keyed_digest, executor::kept, registry::Installed};
 use weft_protocol::{
@@ -14,7 +14,7 @@ use weft_protocol::{
     graph::StepId,
     id::{DeviceId, Digest, RunId},
     manifest::{CapabilityName, EffectClass},
-    row::{MemoryRows, Row, Rows as _, Table},
+    row::{MemoryRows, Rows as _},
     run::{Attempt, Executed},
     signed::Signed,
     value::Value,
@@ -25,6 +25,8 @@ use crate::{host::Host, world::Failures};
 /// An intent on a disk, that an agent may be started for.
 #[derive(Clone, Debug)]
 struct Intent {
+    /// Whose chain it lies in.
+    key: DeviceId,
     position: u64,
     digest: Digest,
     run: RunId,
@@ -46,6 +48,7 @@ pub(crate) struct Effect {
     pub(crate) run: RunId,
     pub(crate) step: StepId,
     pub(crate) epoch: u32,
+    key: DeviceId,
     position: u64,
     digest: Digest,
     /// Its record was safe when the power went, or the power did not go.
@@ -55,7 +58,8 @@ pub(crate) struct Effect {
 /// What was read of one chain.
 #[derive(Clone, Debug, Default)]
 struct Reader {
-    next: u64,
+    /// Up to where, in the chain of each key.
+    next: BTreeMap<DeviceId, u64>,
     /// Allowing executor's intents that no agent was started for yet.
     open: Vec<Intent>,
     /// Steps that this device allowed as their owner.
@@ -63,10 +67,17 @@ struct Reader {
 }
 
 impl Reader {
-    fn read(&mut self, rows: &MemoryRows) {
-        let new = rows.scan_from(Table::Audit, &[], self.next, usize::MAX).unwrap_or_default();
+    fn read(&mut self, host: &Host, rows: &MemoryRows) {
+        for key in host.keys() {
+            self.read_chain(key, host, rows);
+        }
+    }
+
+    fn read_chain(&mut self, key: DeviceId, host: &Host, rows: &MemoryRows) {
+        let next = self.next.entry(key).or_default();
+        let new = host.lineage().records(&key, *next, usize::MAX, rows).unwrap_or_default();
         for (position, bytes) in new {
-            self.next = position + 1;
+            *next = position + 1;
             let Ok(signed) = codec::decode::<Signed>(&bytes, RECORD_BYTES_MAX * 2) else {
                 continue;
             };
@@ -83,6 +94,7 @@ impl Reader {
                 _ if !decision.allows() => {}
                 Point::Owner => drop(self.owned.insert((run, step))),
                 Point::Executor => self.open.push(Intent {
+                    key,
                     position,
                     digest: signed.digest(),
                     run,
@@ -114,6 +126,12 @@ impl Effects {
         Self { log: Vec::new(), visible: readers.clone(), durable: readers }
     }
 
+    /// A machine is put beside the others.
+    pub(crate) fn grow(&mut self) {
+        self.visible.push(Reader::default());
+        self.durable.push(Reader::default());
+    }
+
     /// The log.
     pub(crate) fn log(&self) -> &[Effect] {
         &self.log
@@ -136,7 +154,7 @@ impl Effects {
         let who = format!("{} started {capability} at {time} µs", host.name);
         let input = keyed_digest(node.membership().addressing_key(), arguments);
         let reader = &mut self.visible[at];
-        reader.read(host.disk.visible());
+        reader.read(host, host.disk.visible());
         let found = reader.open.iter().rposition(|intent| {
             intent.agent == agent.digest
                 && intent.capability == *capability
@@ -147,6 +165,8 @@ impl Effects {
             return;
         };
         let intent = reader.open.remove(found);
+        let owner = hosts.iter().position(|host| host.had(&intent.owner));
+        let who = format!("{who} for {}", owner.map_or("nobody", |owner| hosts[owner].name));
         let class = agent
             .manifest
             .capability(capability)
@@ -157,15 +177,14 @@ impl Effects {
         }
         if class >= EffectClass::Idempotent {
             let safe = &mut self.durable[at];
-            safe.read(host.disk.durable());
-            if safe.next <= intent.position {
+            safe.read(host, host.disk.durable());
+            if safe.next.get(&intent.key).is_none_or(|next| *next <= intent.position) {
                 failures.add("effects", format!("{who} before its record was safe"));
             }
-            let owner = hosts.iter().position(|host| host.id == intent.owner);
             if intent.step.0.len() == 1
                 && let Some(owner) = owner
             {
-                self.durable[owner].read(hosts[owner].disk.durable());
+                self.durable[owner].read(&hosts[owner], hosts[owner].disk.durable());
                 let key = (intent.run, intent.step.clone());
                 if !self.durable[owner].owned.contains(&key) && !hosts[owner].stolen {
                     failures.add("effects", format!("{who} without a record of its owner"));
@@ -193,6 +212,7 @@ impl Effects {
             run: intent.run,
             step: intent.step,
             epoch,
+            key: intent.key,
             position: intent.position,
             digest: intent.digest,
             recorded: true,
@@ -200,19 +220,21 @@ impl Effects {
     }
 
     /// The power of a machine went: what is not safe now is gone.
-    pub(crate) fn crashed(&mut self, at: usize, durable: &MemoryRows, failures: &mut Failures) {
+    pub(crate) fn crashed(&mut self, at: usize, host: &Host, failures: &mut Failures) {
+        let durable = host.disk.durable();
         for effect in self.log.iter_mut().filter(|it| it.host == at && it.recorded) {
-            if has_record(effect, durable) {
+            if has_record(effect, host, durable) {
                 continue;
             }
             effect.recorded = false;
             if effect.class >= EffectClass::Idempotent {
-                failures.add("effects", format!("a crash took the record of {}", name(effect)));
+                let what = format!("a crash took the record of {} on {}", name(effect), host.name);
+                failures.add("effects", what);
             }
         }
         for reader in [&mut self.visible[at], &mut self.durable[at]] {
             *reader = Reader::default();
-            reader.read(durable);
+            reader.read(host, durable);
         }
         // Agents that ran are gone, so what was intended before starts nothing any more.
         self.visible[at].open.clear();
@@ -221,8 +243,10 @@ impl Effects {
     /// At the end.
     pub(crate) fn finish(&self, hosts: &[Host], failures: &mut Failures) {
         for effect in self.log.iter().filter(|effect| effect.recorded) {
-            if !has_record(effect, hosts[effect.host].disk.visible()) {
-                failures.add("effects", format!("the record of {} is gone", name(effect)));
+            let host = &hosts[effect.host];
+            if !has_record(effect, host, host.disk.visible()) {
+                let what = format!("the record of {} is gone on {}", name(effect), host.name);
+                failures.add("effects", what);
             }
         }
     }
@@ -232,11 +256,17 @@ impl Effects {
 fn epoch(intent: &Intent, hosts: &[Host], at: &Host) -> u32 {
     let Intent { owner, run, step, .. } = intent.clone();
     let attempt = Attempt { owner, run, step, above: Vec::new(), epoch: 0 };
-    let of = |host: &Host| {
-        let bytes = at.disk.visible().get(&kept::row(&host.id, &attempt)).ok()??;
+    let of = |key: DeviceId| {
+        let bytes = at.disk.visible().get(&kept::row(&key, &attempt)).ok()??;
         codec::decode::<Executed>(&bytes, usize::MAX).ok()
     };
-    hosts.iter().filter_map(of).map(|executed| executed.attempt.epoch).max().unwrap_or(0)
+    hosts
+        .iter()
+        .flat_map(Host::keys)
+        .filter_map(of)
+        .map(|executed| executed.attempt.epoch)
+        .max()
+        .unwrap_or(0)
 }
 
 fn name(effect: &Effect) -> String {
@@ -244,10 +274,11 @@ fn name(effect: &Effect) -> String {
     format!("{capability}, step {step} of run {}, try {epoch}", run.short())
 }
 
-fn has_record(effect: &Effect, rows: &MemoryRows) -> bool {
-    let row = Row::numbered(Table::Audit, &[], effect.position);
-    let bytes = rows.get(&row).ok().flatten();
-    bytes
-        .and_then(|bytes| codec::decode::<Signed>(&bytes, RECORD_BYTES_MAX * 2).ok())
+fn has_record(effect: &Effect, host: &Host, rows: &MemoryRows) -> bool {
+    let found = host.lineage().records(&effect.key, effect.position, 1, rows);
+    let first = found.ok().and_then(|found| found.into_iter().next());
+    first
+        .filter(|(position, _)| *position == effect.position)
+        .and_then(|(_, bytes)| codec::decode::<Signed>(&bytes, RECORD_BYTES_MAX * 2).ok())
         .is_some_and(|signed| signed.digest() == effect.digest)
 }

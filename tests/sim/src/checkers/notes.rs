@@ -39,7 +39,9 @@ pub(crate) fn finish(
             let copies = count.get(text).copied().unwrap_or(0);
             let acknowledged = ask.ended.iter().any(|(_, state)| *state == RunState::Done);
             if copies > 1 {
-                failures.add("notes", format!("{} has {text:?} {copies} times", host.name));
+                let (name, by) = (host.name, hosts[saved.host].name);
+                let what = format!("{name} has {text:?} {copies} times, written on {by}");
+                failures.add("notes", what);
             }
             if acknowledged && copies == 0 && hosts[saved.host].belongs() {
                 let by = hosts[saved.host].name;

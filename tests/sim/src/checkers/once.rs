@@ -33,7 +33,15 @@ pub(crate) fn finish(effects: &Effects, hosts: &[Host], failures: &mut Failures)
     for host in hosts {
         for ((run, step), told) in journals(host) {
             let begun = effects.log().iter().filter(|it| it.run == run && it.step == step).count();
-            let what = format!("{}, step {step} of run {}", told.capability, run.short());
+            let begun_on: Vec<&str> = effects
+                .log()
+                .iter()
+                .filter(|it| it.run == run && it.step == step)
+                .map(|it| hosts[it.host].name)
+                .collect();
+            let (what, at) = (&told.capability, begun_on.join(", "));
+            let (run_name, owner) = (run.short(), host.name);
+            let what = format!("{what}, step {step} of run {run_name} of {owner}, begun on {at}");
             match (told.class, told.outcome) {
                 (EffectClass::AtMostOnce, outcome) => {
                     if let Err(why) = once(outcome.as_ref(), begun) {

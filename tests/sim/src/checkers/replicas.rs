@@ -1,4 +1,5 @@
-//! All devices that belong hold the same statements and the same documents, by hash and by value.
+//! All devices that belong hold the same statements and the same documents, by hash and by value, also
+//! while it is open whether some device belongs.
 
 use weft_core::Node;
 use weft_protocol::{document::DocumentKind, id::DocumentId, value::Value};
