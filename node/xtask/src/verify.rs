@@ -25,6 +25,9 @@ const ADVISORIES: &str = "../shared/advisory-db";
 /// What nextest ends with when its filter matches no test.
 const NO_TESTS: i32 = 4;
 
+/// The first run fetches what the other programs need and builds some of it; later ones take seconds.
+const INTEROP_LIMIT: Duration = Duration::from_secs(1_800);
+
 /// It reads a thousand small files; longer is a hang.
 const AUDIT_LIMIT: Duration = Duration::from_secs(300);
 
@@ -81,6 +84,12 @@ const STAGES: &[Stage<Workspace>] = &[
         about: "transcripts of the real program",
         needs: &["build", "model"],
         run: e2e,
+    },
+    Stage {
+        name: "interop",
+        about: "libp2p in other languages against a real node",
+        needs: &["build"],
+        run: interop,
     },
     Stage {
         name: "netns",
@@ -180,7 +189,7 @@ fn get_model(workspace: &Workspace) -> Outcome {
 }
 
 fn tests(workspace: &Workspace) -> Outcome {
-    nextest(workspace, "not (package(weft-e2e) or package(weft-netns))")
+    nextest(workspace, "not (package(weft-e2e) or package(weft-netns) or package(weft-interop))")
 }
 
 fn doctests(workspace: &Workspace) -> Outcome {
@@ -207,6 +216,29 @@ fn sim(workspace: &Workspace) -> Outcome {
 
 fn e2e(workspace: &Workspace) -> Outcome {
     nextest(workspace, "package(weft-e2e)")
+}
+
+fn interop(workspace: &Workspace) -> Outcome {
+    let mut command = workspace.cargo();
+    let words = ["nextest", "run", "--locked", "--workspace", "--no-fail-fast"];
+    command
+        .args(words)
+        .args(["--success-output", "immediate", "-E", "package(weft-interop)"])
+        .env("WEFT_BIN", workspace.debug_binary("weft"));
+    term::say(format_args!("$ {}", process::spelled(&command)));
+    match process::watch(&mut command, INTEROP_LIMIT) {
+        Ok((status, said)) if status.success() => {
+            let missing = left_out(&said);
+            if missing.is_empty() { Outcome::Passed } else { Outcome::Noted(missing.join("; ")) }
+        }
+        Ok((status, _)) => Outcome::Failed(format!("cargo nextest ended with {status}")),
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+/// What tests said that they did not run, and why.
+fn left_out(said: &str) -> Vec<&str> {
+    said.lines().map(str::trim).filter(|line| line.starts_with("NOT RUN: ")).collect()
 }
 
 fn netns(workspace: &Workspace) -> Outcome {
@@ -274,10 +306,17 @@ mod tests {
 
     #[test]
     fn whoever_starts_a_built_program_needs_the_build() {
-        for name in ["tests", "policies", "agents", "sim", "e2e", "netns", "bench"] {
+        for name in ["tests", "policies", "agents", "sim", "e2e", "interop", "netns", "bench"] {
             let chosen = stage::choose(STAGES, &[name.into()]).expect("it is listed");
             assert!(chosen.iter().any(|stage| stage.name == "build"), "{name}");
         }
+    }
+
+    #[test]
+    fn a_test_that_did_not_run_is_told() {
+        let said =
+            "    PASS weft-interop\n    NOT RUN: Python: python3 can't be started: no such file\n";
+        assert_eq!(left_out(said), ["NOT RUN: Python: python3 can't be started: no such file"]);
     }
 
     #[test]
