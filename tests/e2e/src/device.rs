@@ -114,6 +114,14 @@ impl Device {
         Some(Running::start(command, spelled(words)))
     }
 
+    /// As [`Self::start`], with one more variable in the environment.
+    #[track_caller]
+    pub fn start_where(&self, name: &str, value: &Path, words: &[&str]) -> Running {
+        let mut command = program::hermetic(program::weft(), &self.folder);
+        command.env(name, value);
+        self.spawn(command, words)
+    }
+
     /// `weft` and these words under another program, such as `setpriv`.
     #[track_caller]
     pub fn start_under(
@@ -146,6 +154,29 @@ impl Device {
         );
         assert!(!node.has_ended(), "{} did not come up:\n{}", self.name, node.stderr());
         self.node = Some(node);
+    }
+
+    /// Starts its node where there is no terminal, with these options, and waits until it is up or waits,
+    /// locked.
+    #[track_caller]
+    pub fn up_with(&mut self, options: &[&str], input: &str) {
+        assert!(self.node.is_none(), "{} is up already", self.name);
+        let mut node = self.start(&[&["up"], options].concat());
+        node.type_in(input);
+        node.close_input();
+        until(
+            &format!("{} is up", self.name),
+            || (self.run(&["status"]).code, node.has_ended(), node.stderr()),
+            |(code, has_ended, _)| *code == Some(0) || *has_ended,
+        );
+        assert!(!node.has_ended(), "{} did not come up:\n{}", self.name, node.stderr());
+        self.node = Some(node);
+    }
+
+    /// The id of its node's process.
+    #[track_caller]
+    pub fn node_id(&self) -> u32 {
+        self.node.as_ref().expect("it is up").id()
     }
 
     /// Starts its node where it cannot come up, and gives what it said.

@@ -58,6 +58,11 @@ impl<const N: usize> Fabric<N> {
         fabric
     }
 
+    /// A further device in the same folder, of which the fabric knows nothing.
+    pub fn further(&self, name: &str) -> Device {
+        Device::new(self.folder.path(), name, "laptop")
+    }
+
     /// Waits until each of these devices sees the others here.
     #[track_caller]
     pub fn meet<const M: usize>(&self, names: [&str; M]) {

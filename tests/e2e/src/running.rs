@@ -119,6 +119,11 @@ impl Running {
         kill_process(id.expect("a child has an id"), signal).ok();
     }
 
+    /// Its process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it ended.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))

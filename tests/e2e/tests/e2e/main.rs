@@ -1,7 +1,13 @@
 //! Transcripts of the real program: devices with a home each, typed at as a person would.
 
+mod devices;
+mod code;
 mod pairing;
 mod revocation;
+mod recovery;
+
+mod keys;
+mod rotate;
 
 mod notes;
 mod timers;

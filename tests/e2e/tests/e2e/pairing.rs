@@ -50,6 +50,7 @@ fn three_devices_come_to_belong() {
         expect![[r#"
         $ weft init --name laptop --kind laptop
         laptop is the first device of the fabric home
+        ! keys: file (whoever has the disk reads all); weft key set passphrase changes that
         ! no recovery: there was no terminal to show the words on; --words-to FD names another place, where it matters that a lost fabric comes back
     "#]],
     );
@@ -96,6 +97,7 @@ fn three_devices_come_to_belong() {
                 expect![[r#"
                 $ weft join - --name phone --kind phone --yes
                 paired: this device is a member of the fabric home
+                ! keys: file (whoever has the disk reads all); weft key set passphrase changes that
             "#]],
             );
         }
@@ -249,8 +251,9 @@ fn a_ticket_that_is_none_says_so_and_leaves_the_home_empty() {
         &tablet.join(&ticket),
         expect![[r#"
         $ weft join - --name tablet --kind laptop --yes
-        ! error: this device did not join: the ticket was already used by another device
-        ! hint: weft invite on the other device shows a new ticket
+        ! keys: file (whoever has the disk reads all); weft key set passphrase changes that
+        ! error: this device did not join: already used
+        ! hint: weft invite on the other device shows a new one
         (exit 9)
     "#]],
     );
@@ -306,6 +309,7 @@ fn the_next_invitation_ends_the_one_before_and_a_name_that_is_taken_is_told() {
         expect![[r#"
         $ weft join - --name phone --kind phone --yes
         paired: this device is a member of the fabric home
+        ! keys: file (whoever has the disk reads all); weft key set passphrase changes that
         ! its name is phone-2: there is another phone
     "#]],
     );
@@ -317,12 +321,52 @@ fn the_next_invitation_ends_the_one_before_and_a_name_that_is_taken_is_told() {
     assert!(said.stderr.contains("could not invite: no node is running in"), "{said}");
 }
 
+#[test]
+fn a_device_joins_a_fabric_that_has_said_more_than_one_message_holds() {
+    let mut fabric = Fabric::new(["laptop", "phone"]);
+    let [laptop, phone] = &mut *fabric;
+    assert_eq!(laptop.run(&["init", "--name", "laptop"]).code, Some(0));
+    laptop.up();
+    // Each is some 350 bytes, and a message of pairing takes 64 KiB.
+    let mut name = String::new();
+    for number in 0..220 {
+        name = format!("home-{number:-<54}");
+        assert_eq!(laptop.run(&["device", "rename", "--fabric", &name]).code, Some(0));
+    }
+    let joined = phone.join(&laptop.invite()).expect_code(0);
+    assert!(joined.stdout.contains(&format!("a member of the fabric {name}")), "{joined}");
+    phone.up();
+    laptop.until_here(&["phone"]);
+    phone.until_here(&["laptop"]);
+}
+
 /// The four words that a screen shows, once its question stands there.
 fn words_on(screen: &Running) -> String {
     let shown = screen.hears("is it yours?");
     let line =
         shown.lines().find(|line| line.starts_with("    ") && line.split_whitespace().count() == 4);
     line.unwrap_or_else(|| panic!("four words stand on {shown}")).trim().to_owned()
+}
+
+#[test]
+fn who_stops_at_the_question_tells_the_other_device() {
+    let mut fabric = Fabric::new(["laptop", "phone"]);
+    let [laptop, phone] = &mut *fabric;
+    assert_eq!(laptop.run(&["init", "--name", "laptop"]).code, Some(0));
+    laptop.up();
+    let Some(inviter) = laptop.at_terminal(&["invite"]) else {
+        return not_run("this machine has no script(1) to make a terminal with");
+    };
+    let shown = inviter.hears("\nWEFT1:");
+    let ticket = shown.split_whitespace().find(|word| word.starts_with("WEFT1:"));
+    let words = ["join", ticket.expect("it stands there"), "--name", "phone"];
+    let mut joiner = phone.at_terminal(&words).expect("there is a script(1)");
+    joiner.hears("[y/N]");
+    joiner.type_in("\u{3}");
+    let (inviter, joiner) = (inviter.end(), joiner.end());
+    assert_eq!((inviter.code, joiner.code), (Some(7), Some(130)), "{inviter}{joiner}");
+    assert!(joiner.stdout.contains("\ncancelled: this device did not join"), "{joiner}");
+    assert!(inviter.stdout.contains("somebody said no on the other device"), "{inviter}");
 }
 
 #[test]
@@ -367,5 +411,10 @@ fn both_screens_show_the_same_words_and_both_people_decide() {
     let listed = laptop.json(&["devices"]);
     let listed: Vec<_> = listed.as_array().expect("a list").iter().collect();
     assert_eq!(listed.len(), 2, "{listed:?}");
-    assert!(listed.iter().all(|device| device["confirmed"] == true), "{listed:?}");
+    let confirmed = |name: &str| {
+        let device = listed.iter().find(|it| it["name"] == name);
+        device.map(|it| it["confirmed"].clone())
+    };
+    assert_eq!(confirmed("server"), Some(true.into()), "{listed:?}");
+    assert_eq!(confirmed("laptop"), Some(Value::Null), "it began the fabric: {listed:?}");
 }

@@ -3,9 +3,9 @@
 use serde_json::Value;
 use weft_e2e::{Fabric, Transcript, not_run};
 
-const COMMANDS: [&str; 15] = [
-    "init", "up", "status", "devices", "do", "run", "agents", "notes", "timers", "audit", "policy",
-    "model", "invite", "join", "events",
+const COMMANDS: [&str; 16] = [
+    "init", "up", "status", "devices", "trust", "do", "run", "agents", "notes", "timers", "audit",
+    "policy", "model", "invite", "join", "events",
 ];
 
 fn is_plain(said: &Transcript) {
@@ -34,9 +34,16 @@ fn help_has_examples_and_ends_well() {
         &["run", "cancel", "--help"],
         &["notes", "search", "--help"],
         &["audit", "verify", "--help"],
+        &["key", "status", "--help"],
+        &["key", "set", "--help"],
         &["policy", "check", "--help"],
         &["model", "get", "--help"],
+        &["device", "show", "--help"],
+        &["device", "rename", "--help"],
+        &["device", "role", "--help"],
+        &["device", "keep", "--help"],
         &["device", "revoke", "--help"],
+        &["trust", "log", "--help"],
         &["--version"],
     ] {
         let said = laptop.run(words).expect_code(0);
@@ -107,6 +114,8 @@ fn data_goes_to_standard_output_alone_and_as_json_on_demand() {
         (&["do", "show missing.pdf"], 13, "not-found"),
         (&["run", "show", "zzzzzz"], 13, "not-found"),
         (&["device", "revoke", "toaster", "--yes"], 13, "not-found"),
+        (&["model"], 2, "usage"),
+        (&["recover", "--at", "nonsense", "--since"], 2, "usage"),
     ] {
         let said = laptop.run(&[words, &["--json"]].concat()).expect_code(code);
         assert_eq!(said.json()["error"]["kind"], Value::from(kind), "{said}");
