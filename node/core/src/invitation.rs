@@ -448,7 +448,7 @@ impl Invitations {
                 }
                 InviterOutput::Ask(prompt) => self.ask(endpoint, prompt, now),
                 InviterOutput::Admit(new) => match membership.add(new.clone(), now) {
-                    Ok(_) => {
+                    Ok(()) => {
                         if let Some(open) = self.invitations.get_mut(&endpoint) {
                             open.admitted = Some(new.device);
                         }

@@ -382,16 +382,13 @@ impl Membership {
         }
     }
 
-    /// Adds a device, as this device's statement. Gives all statements as the newcomer needs them.
+    /// Adds a device.
     ///
     /// # Errors
     ///
     /// This device may not.
-    pub fn add(&mut self, new: NewDevice, now: Now) -> Result<Signed, AuthorError> {
-        let author = Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
-        let signed = author.add(new, now.wall, &mut self.rng)?;
-        self.say(signed.clone());
-        Ok(signed)
+    pub fn add(&mut self, new: NewDevice, now: Now) -> Result<(), AuthorError> {
+        self.make_known(|author, rng| author.add(new, now.wall, rng))
     }
 
     /// Puts a device out.
@@ -400,10 +397,7 @@ impl Membership {
     ///
     /// This device may not.
     pub fn revoke(&mut self, device: DeviceId, now: Now) -> Result<(), AuthorError> {
-        let author = Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
-        let signed = author.revoke(device, now.wall, &mut self.rng)?;
-        self.say(signed);
-        Ok(())
+        self.make_known(|author, rng| author.revoke(device, now.wall, rng))
     }
 
     /// Gives a device, or the fabric, another name.
@@ -417,10 +411,7 @@ impl Membership {
         name: Name,
         now: Now,
     ) -> Result<(), AuthorError> {
-        let author = Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
-        let signed = author.rename(device, name, now.wall)?;
-        self.say(signed);
-        Ok(())
+        self.make_known(|author, _| author.rename(device, name, now.wall))
     }
 
     /// Gives a device another role.
@@ -429,10 +420,7 @@ impl Membership {
     ///
     /// This device may not.
     pub fn set_role(&mut self, device: DeviceId, role: Role, now: Now) -> Result<(), AuthorError> {
-        let author = Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
-        let signed = author.set_role(device, role, now.wall, &mut self.rng)?;
-        self.say(signed);
-        Ok(())
+        self.make_known(|author, rng| author.set_role(device, role, now.wall, rng))
     }
 
     /// Brings a suspended device back: answers one after the other all that suspends it.
@@ -444,11 +432,8 @@ impl Membership {
         let is_suspended =
             |state: &State| state.devices.get(&device).is_some_and(Device::is_suspended);
         loop {
-            let author =
-                Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
-            let signed = author.keep(device, None, now.wall, &mut self.rng)?;
             let before = self.state().devices.get(&device).map(|it| it.standing);
-            self.say(signed);
+            self.make_known(|author, rng| author.keep(device, None, now.wall, rng))?;
             let after = self.state().devices.get(&device).map(|it| it.standing);
             // Each answers one cause for good, so the next cause is another.
             if !is_suspended(self.state()) || before == after {
@@ -472,8 +457,7 @@ impl Membership {
     ///
     /// This device may not.
     pub fn rotate(&mut self, next: &DeviceSecret, now: Now) -> Result<Signed, AuthorError> {
-        let author = Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
-        author.rotate(next, now.wall, &mut self.rng)
+        self.make(|author, rng| author.rotate(next, now.wall, rng))
     }
 
     /// Enters a statement that is on the disk already, and tells the peers.
@@ -486,9 +470,24 @@ impl Membership {
         self.drain(now);
     }
 
-    fn say(&mut self, signed: Signed) {
+    /// Makes a statement of this device. It is not entered.
+    fn make(
+        &mut self,
+        make: impl FnOnce(&Author<'_>, &mut ChaCha20Rng) -> Result<Signed, AuthorError>,
+    ) -> Result<Signed, AuthorError> {
+        let author = Author::new(self.statements.counting(), &self.keyring, self.secret.signing());
+        make(&author, &mut self.rng)
+    }
+
+    /// Makes a statement of this device, which counts from now on.
+    fn make_known(
+        &mut self,
+        make: impl FnOnce(&Author<'_>, &mut ChaCha20Rng) -> Result<Signed, AuthorError>,
+    ) -> Result<(), AuthorError> {
+        let signed = self.make(make)?;
         let added = self.statements.say(vec![signed]);
         self.entered(added);
+        Ok(())
     }
 
     /// This device's role.

@@ -175,10 +175,7 @@ impl Node {
             name: me.map_or_else(String::new, |me| me.name.as_str().to_owned()),
             kind: me.map_or(weft_protocol::device::Kind::Laptop, |me| me.kind),
             role: me.map_or(Role::Guest, |me| me.role),
-            standing: me.and_then(|me| {
-                let log = crate::trust_log::trust_log(self.membership.graph());
-                self.standing_view(&self.me, me, &log)
-            }),
+            standing: me.and_then(|me| self.standing_view(&self.me, me)),
             update_needed: state.update_needed.is_some(),
             recovery: state.root.is_some(),
             addresses: self.presence.own().addresses.clone(),

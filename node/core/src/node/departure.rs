@@ -62,8 +62,8 @@ impl Node {
         self.tell_watchers(Event::DevicesChanged);
     }
 
-    /// Adopts what devices made of which the disk does not say that it was adopted: where the node stopped
-    /// before this was built, or this device's key is new and the old one wrote the disk.
+    /// At a start: adopts what devices made of which the disk does not say that it was adopted. So it is where
+    /// this device's key is new and the old one wrote the disk.
     pub(super) fn adopt_late(&mut self, context: Context<'_>) {
         let missed =
             |device: &DeviceId| !Replica::has_adopted(device, context.rows).unwrap_or(true);

@@ -73,7 +73,7 @@ impl Node {
             kind: device.kind,
             role: device.role,
             state: state.to_owned(),
-            standing: self.standing_view(id, device, log),
+            standing: self.standing_in(id, device, log),
             this,
             address: link.map(|link| link.address.clone()),
             is_relayed: link.map(crate::links::Link::is_relayed),
@@ -98,8 +98,17 @@ impl Node {
         std::iter::once(id).chain(&former).any(|key| self.links.heard(key).is_some())
     }
 
-    /// Why a device does not belong, and what to do; nothing where it does.
-    pub(super) fn standing_view(
+    /// Why a device does not belong, and what to do; nothing where it does. The log is read for those alone
+    /// that don't: each command of a person asks this of the device that it is said on.
+    pub(super) fn standing_view(&self, id: &DeviceId, device: &Device) -> Option<StandingView> {
+        if device.is_active() {
+            return None;
+        }
+        self.standing_in(id, device, &trust_log::trust_log(self.membership.graph()))
+    }
+
+    /// The same, by a log that is at hand.
+    fn standing_in(
         &self,
         id: &DeviceId,
         device: &Device,
@@ -199,15 +208,15 @@ impl Node {
                  this device: until then it works with no other"
             ));
         }
-        let log = trust_log::trust_log(self.membership.graph());
         for (id, device) in &state.devices {
-            let Some(standing) = self.standing_view(id, device, &log) else { continue };
-            let name = if *id == self.me { "this device" } else { device.name.as_str() };
-            if *id == self.me || device.is_suspended() {
-                let StandingView { state, why, remedy, .. } = standing;
-                let at = if *id == self.me { 0 } else { warnings.len() };
-                warnings.insert(at, format!("{name} is {state}: {why}; {remedy}"));
+            if *id != self.me && !device.is_suspended() {
+                continue;
             }
+            let Some(standing) = self.standing_view(id, device) else { continue };
+            let name = if *id == self.me { "this device" } else { device.name.as_str() };
+            let StandingView { state, why, remedy, .. } = standing;
+            let at = if *id == self.me { 0 } else { warnings.len() };
+            warnings.insert(at, format!("{name} is {state}: {why}; {remedy}"));
         }
         if let Some(device) = &state.exposed_to {
             let name = self.called(device);
@@ -415,8 +424,7 @@ impl Node {
         let name = device.name.clone();
         match device.standing {
             Standing::Suspended { cause } if cause == device.added => {
-                let log = trust_log::trust_log(self.membership.graph());
-                let standing = self.standing_view(&id, device, &log);
+                let standing = self.standing_view(&id, device);
                 let (why, remedy) = standing.map(|it| (it.why, it.remedy)).unwrap_or_default();
                 return Err((Refusal::Denied, format!("{name} can't be kept: {why}; {remedy}")));
             }
@@ -460,8 +468,7 @@ impl Node {
             return Err((Refusal::Denied, why.to_owned()));
         }
         let Some(me) = state.devices.get(&self.me) else { return Ok(()) };
-        let log = trust_log::trust_log(self.membership.graph());
-        match self.standing_view(&self.me, me, &log) {
+        match self.standing_view(&self.me, me) {
             None => Ok(()),
             Some(StandingView { state, why, remedy, .. }) => {
                 let why = format!("this device is {state} and may not {what}: {why}; {remedy}");
@@ -478,8 +485,18 @@ impl Node {
 
     /// What records in the audit chain that statements were made or learned here.
     pub(super) fn record_statements(&mut self, ids: &[StatementId], now: WallTime) -> Vec<Write> {
-        let ids: BTreeSet<&StatementId> = ids.iter().collect();
         let log = trust_log::trust_log(self.membership.graph());
+        self.record_said(log, ids, now)
+    }
+
+    /// The same, of a log in which they stand.
+    pub(super) fn record_said(
+        &mut self,
+        log: Vec<StatementView>,
+        ids: &[StatementId],
+        now: WallTime,
+    ) -> Vec<Write> {
+        let ids: BTreeSet<&StatementId> = ids.iter().collect();
         let mut writes = Vec::new();
         for StatementView { id, sentence, .. } in log.into_iter().filter(|it| ids.contains(&it.id))
         {

@@ -27,8 +27,7 @@ use super::{After, Batch, Node};
 use crate::{
     Context, Output,
     door::{DoorId, Reply},
-    membership,
-    trust_log::{self, StatementView},
+    membership, trust_log,
 };
 
 /// So many runs are named where they stand in the way.
@@ -99,12 +98,9 @@ impl Node {
         let mut writes = membership::store(std::slice::from_ref(&statement));
         let mut after = self.membership.graph().clone();
         drop(after.insert(statement.clone()));
-        let said = said(&trust_log::trust_log(&after), &id);
-        for body in
-            [Body::Trust { statement: id, said }, Body::Operator { action: "rotate".into() }]
-        {
-            writes.extend(self.chain.append(body, context.now.wall).1);
-        }
+        writes.extend(self.record_said(trust_log::trust_log(&after), &[id], context.now.wall));
+        let body = Body::Operator { action: "rotate".into() };
+        writes.extend(self.chain.append(body, context.now.wall).1);
         self.rotation = Some(Rotation { door, next: next.id(), statement });
         self.persist(Batch::synced(writes), After::Rotated);
     }
@@ -182,10 +178,6 @@ impl Node {
         let me = self.membership.state().devices.get(&self.me);
         me.map(|device| device.added).into_iter().collect()
     }
-}
-
-fn said(log: &[StatementView], id: &StatementId) -> Option<String> {
-    log.iter().find(|it| it.id == *id).map(|it| it.sentence.clone())
 }
 
 #[cfg(test)]

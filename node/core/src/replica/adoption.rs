@@ -1,6 +1,6 @@
 //! Adoptions: what a device made that does not belong any more, kept by the word of whoever had it applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weft_protocol::{
     document::{DocumentKey, Vouch},
@@ -75,41 +75,11 @@ impl Replica {
         device: &DeviceId,
         context: &Context<'_>,
     ) -> Result<Prepared, ReadError> {
-        let mut vouched: BTreeMap<DocumentKey, Vouches> = BTreeMap::new();
-        for (_, value) in context.rows.scan_table(Table::Vouch)? {
-            let (vouch, signed) = vouching::decode(&value)?;
-            if signed.author == *device || signed.author == self.author.device {
-                let of = vouched.entry(vouch.key).or_default();
-                of.insert((vouch.actor(), signed.author), (vouch, signed));
-            }
-        }
-        let busy: Vec<DocumentKey> = self.writing.keys().copied().collect();
-        for key in busy {
-            vouched.insert(key, self.vouches(&key, context.rows)?);
-        }
-        for (key, adopted) in self.adoptions.0.values().flatten() {
-            for (vouch, signed) in adopted {
-                let of = vouched.entry(*key).or_default();
-                of.insert((vouch.actor(), signed.author), (vouch.clone(), signed.clone()));
-            }
-        }
-        let mut adopted: Adopted = BTreeMap::new();
-        for (key, vouches) in vouched {
-            let own = |vouch: &Vouch| vouches.get(&(vouch.actor(), self.author.device));
-            let anew = vouches.values().filter(|(vouch, signed)| {
-                signed.author == *device && own(vouch).is_none_or(|(own, _)| own.seq < vouch.seq)
-            });
-            let anew: Vec<_> =
-                anew.map(|(vouch, signed)| self.author.adopt(vouch, signed)).collect();
-            if !anew.is_empty() {
-                adopted.insert(key, anew);
-            }
-        }
+        let adopted = self.adopted_anew(device, context.rows)?;
         let buried = self.bury_again(device);
         let mut writes = vec![Write::Put(row(device), Vec::new())];
         let mut pending = BTreeMap::new();
-        let touched = adopted.keys().chain(buried.keys()).copied();
-        let touched: std::collections::BTreeSet<DocumentKey> = touched.collect();
+        let touched: BTreeSet<DocumentKey> = adopted.keys().chain(buried.keys()).copied().collect();
         for key in touched {
             let vouches = adopted.get(&key).map(Vec::as_slice).unwrap_or_default();
             if let Some(loaded) = self.shelf.get_mut(&key) {
@@ -138,6 +108,41 @@ impl Replica {
         }
         self.adoptions.0.insert(ticket, adopted);
         Ok(Prepared { ticket, writes, created: Vec::new() })
+    }
+
+    /// This device's word for all that a device vouched for and that it has not adopted yet.
+    fn adopted_anew(&self, device: &DeviceId, rows: &dyn Rows) -> Result<Adopted, ReadError> {
+        let mut vouched: BTreeMap<DocumentKey, Vouches> = BTreeMap::new();
+        for (_, value) in rows.scan_table(Table::Vouch)? {
+            let (vouch, signed) = vouching::decode(&value)?;
+            if signed.author == *device || signed.author == self.author.device {
+                let of = vouched.entry(vouch.key).or_default();
+                of.insert((vouch.actor(), signed.author), (vouch, signed));
+            }
+        }
+        let busy: Vec<DocumentKey> = self.writing.keys().copied().collect();
+        for key in busy {
+            vouched.insert(key, self.vouches(&key, rows)?);
+        }
+        for (key, adopted) in self.adoptions.0.values().flatten() {
+            for (vouch, signed) in adopted {
+                let of = vouched.entry(*key).or_default();
+                of.insert((vouch.actor(), signed.author), (vouch.clone(), signed.clone()));
+            }
+        }
+        let mut adopted: Adopted = BTreeMap::new();
+        for (key, vouches) in vouched {
+            let own = |vouch: &Vouch| vouches.get(&(vouch.actor(), self.author.device));
+            let anew = vouches.values().filter(|(vouch, signed)| {
+                signed.author == *device && own(vouch).is_none_or(|(own, _)| own.seq < vouch.seq)
+            });
+            let anew: Vec<_> =
+                anew.map(|(vouch, signed)| self.author.adopt(vouch, signed)).collect();
+            if !anew.is_empty() {
+                adopted.insert(key, anew);
+            }
+        }
+        Ok(adopted)
     }
 
     /// Whether what a device made was adopted when this device heard that it is gone.
