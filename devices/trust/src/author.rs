@@ -42,7 +42,7 @@ pub enum AuthorError {
         what: &'static str,
     },
     /// No such device.
-    #[error("{what}: no device {device:?} is in the fabric")]
+    #[error("{what}: no device {} is in the fabric", device.short())]
     UnknownDevice {
         /// What was to be said.
         what: &'static str,
@@ -146,14 +146,12 @@ pub struct Author<'a> {
     key: &'a SigningKey,
     /// What the author is taken to know; none: all of the graph.
     heads: Option<Vec<StatementId>>,
-    /// Whether it is taken not to know either what it said itself since then.
-    forgets_itself: bool,
 }
 
 impl<'a> Author<'a> {
     /// Speaks for `key`, a device's or the root's, with the fabric's keys that it has.
     pub const fn new(graph: &'a Graph, keyring: &'a Keyring, key: &'a SigningKey) -> Self {
-        Self { graph, keyring, key, heads: None, forgets_itself: false }
+        Self { graph, keyring, key, heads: None }
     }
 
     /// Speaks as one who knows the graph only up to `heads`, so that what came after does not
@@ -164,7 +162,6 @@ impl<'a> Author<'a> {
     #[must_use]
     pub fn knowing(mut self, heads: Vec<StatementId>) -> Self {
         self.heads = Some(heads);
-        self.forgets_itself = self.graph.state().is_root(&self.id());
         self
     }
 
@@ -364,7 +361,7 @@ impl<'a> Author<'a> {
         let mut heads = self.heads.clone().unwrap_or_else(|| self.graph.heads());
         heads.sort_unstable();
         heads.truncate(DEPS_MAX);
-        let prev = if self.forgets_itself {
+        let prev = if self.heads.is_some() && self.graph.state().is_root(&self.id()) {
             self.graph.newest_of_within(&self.id(), &heads)
         } else {
             self.graph.newest_of(&self.id())

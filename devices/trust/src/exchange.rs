@@ -44,7 +44,7 @@ pub const PROOF_TIME: Duration = Duration::from_secs(5);
 /// How long two devices of one fabric may take to hold the same statements.
 pub const MERGE_TIME: Duration = Duration::from_secs(30);
 
-/// The largest `Statements` message that is sent: what a stranger may send in all, so that the
+/// The largest `Statements` message that is sent: what a stranger may present in all, so that the
 /// proof of a device that the other has not heard of fits into the first.
 const CHUNK_BYTES_MAX: usize = STRANGER_BYTES_MAX;
 
@@ -126,8 +126,9 @@ struct Proving {
     introduced: bool,
     /// What the peer said it holds.
     named: Option<BTreeSet<StatementId>>,
-    /// A copy of the graph with what the peer presented.
-    trial: Box<Graph>,
+    /// A copy of the graph with what the peer presented; none before it has presented anything, so that
+    /// whoever merely connects costs nothing.
+    trial: Option<Box<Graph>>,
     presented: Vec<Signed>,
     bytes: usize,
     /// Whether it was given what puts out the key that it had before, and so this one.
@@ -150,6 +151,13 @@ struct Merging {
     heard: Option<Digest>,
 }
 
+impl Proving {
+    /// The graph with what the peer presented.
+    fn trial<'a>(&'a self, graph: &'a Graph) -> &'a Graph {
+        self.trial.as_deref().unwrap_or(graph)
+    }
+}
+
 impl Exchange {
     /// Begins on `me` with a peer to whom there is a connection. `dialled`: by this side.
     pub fn new(me: DeviceId, peer: DeviceId, dialled: bool, graph: &Graph, now: Now) -> Self {
@@ -164,7 +172,7 @@ impl Exchange {
                 until: now.mono + PROOF_TIME,
                 introduced: dialled,
                 named: None,
-                trial: Box::new(graph.clone()),
+                trial: None,
                 presented: Vec::new(),
                 bytes: 0,
                 is_told: false,
@@ -237,7 +245,7 @@ impl Exchange {
                 TrustMessage::Merged { set } => {
                     proving.heard = Some(set);
                     // It has presented all that it holds.
-                    if !listed(&self.peer, &proving.trial) {
+                    if !listed(&self.peer, proving.trial(graph)) {
                         let reason = self.unlisted_reason(graph);
                         self.turn_away(reason);
                     }
@@ -299,12 +307,12 @@ impl Exchange {
                 self.merge(named, heard, introduced, graph, now);
             }
             Phase::Proving(proving) => {
+                let Some(trial) = &mut proving.trial else { return };
                 // The peer may prove itself with what was presented on top of what came since.
-                let mut trial = graph.clone();
+                **trial = graph.clone();
                 for signed in &proving.presented {
                     drop(trial.insert(signed.clone()));
                 }
-                *proving.trial = trial;
             }
             Phase::Merging(_) if listed => self.bring_up(graph),
             Phase::Merging(merging) => {
@@ -366,8 +374,7 @@ impl Exchange {
     fn try_proof(&mut self, statements: Vec<Signed>, graph: &Graph) {
         let peer = self.peer;
         let Phase::Proving(proving) = &mut self.phase else { return };
-        let bytes: usize = statements.iter().map(|signed| codec::encode(signed).len()).sum();
-        proving.bytes += bytes;
+        proving.bytes += bytes_of(&statements);
         if proving.named.is_none() {
             self.turn_away(Reason::OutOfTurn);
             return;
@@ -377,15 +384,16 @@ impl Exchange {
             self.turn_away(Reason::TooMuch);
             return;
         }
+        let trial = proving.trial.get_or_insert_with(|| Box::new(graph.clone()));
         for signed in statements {
-            if proving.trial.insert(signed.clone()).is_ok() {
+            if trial.insert(signed.clone()).is_ok() {
                 proving.presented.push(signed);
             }
         }
         // Nobody's word about others is taken from a peer that has not proved itself. One that is
         // out although all of this is so has proved nothing: it would but fill the graph, and freeze
         // others with what it dates back.
-        if listed(&peer, &proving.trial) {
+        if listed(&peer, trial) {
             let known = |signed: &&Signed| !graph.contains(&statement_id(signed));
             let learned: Vec<Signed> = proving.presented.iter().filter(known).cloned().collect();
             if !learned.is_empty() {
@@ -394,11 +402,13 @@ impl Exchange {
             return;
         }
         // A key that took the place of one that is out is out with it, and hears of that.
-        let is_news = graph.state().revocation(&peer).is_none()
-            && proving.trial.state().revocation(&peer).is_some();
+        let is_news =
+            graph.state().revocation(&peer).is_none() && trial.state().revocation(&peer).is_some();
         if is_news && !std::mem::replace(&mut proving.is_told, true) {
-            let (trial, named) = (proving.trial.clone(), proving.named.clone());
-            self.give_revoke(&named.unwrap_or_default(), &trial);
+            let named = proving.named.iter().flatten().copied().collect();
+            for message in revocation(&peer, &named, trial) {
+                self.send(message);
+            }
         }
     }
 
@@ -455,30 +465,14 @@ impl Exchange {
 
     /// Gives a revoked peer what proves that it is.
     fn give_revoke(&mut self, theirs: &BTreeSet<StatementId>, graph: &Graph) {
-        let Some(revoke) = graph.state().revocation(&self.peer) else { return };
-        let known: Vec<StatementId> = theirs.iter().copied().collect();
-        let proves = |proof: &[StatementId]| {
-            graph.state_at(&[&known, proof].concat()).revocation(&self.peer).is_some()
-        };
-        let mut proof = vec![revoke];
-        // It may know of something against its `Revoke`; then it is given what settled that.
-        if !proves(&proof) {
-            proof.extend(graph.ids().filter(|id| settles(graph, id)));
-        }
-        let proof: BTreeSet<StatementId> =
-            proof.iter().flat_map(|id| graph.ancestry(id)).map(statement_id).collect();
-        let lacking = graph.statements().filter(|signed| {
-            let id = statement_id(signed);
-            proof.contains(&id) && !theirs.contains(&id)
-        });
-        for message in chunks(lacking.collect()) {
+        for message in revocation(&self.peer, theirs, graph) {
             self.send(message);
         }
     }
 
     fn unlisted_reason(&self, graph: &Graph) -> Reason {
         let by_trial = match &self.phase {
-            Phase::Proving(proving) => proving.trial.state().revocation(&self.peer),
+            Phase::Proving(proving) => proving.trial(graph).state().revocation(&self.peer),
             Phase::Merging(_) | Phase::Ended => None,
         };
         match graph.state().revocation(&self.peer).or(by_trial) {
@@ -524,6 +518,27 @@ fn listed(peer: &DeviceId, graph: &Graph) -> bool {
     })
 }
 
+/// What proves to a revoked peer that it is, of what it does not hold.
+fn revocation(peer: &DeviceId, theirs: &BTreeSet<StatementId>, graph: &Graph) -> Vec<TrustMessage> {
+    let Some(revoke) = graph.state().revocation(peer) else { return Vec::new() };
+    let known: Vec<StatementId> = theirs.iter().copied().collect();
+    let proves = |proof: &[StatementId]| {
+        graph.state_at(&[&known, proof].concat()).revocation(peer).is_some()
+    };
+    let mut proof = vec![revoke];
+    // It may know of something against its `Revoke`; then it is given what settled that.
+    if !proves(&proof) {
+        proof.extend(graph.ids().filter(|id| settles(graph, id)));
+    }
+    let proof: BTreeSet<StatementId> =
+        proof.iter().flat_map(|id| graph.ancestry(id)).map(statement_id).collect();
+    let lacking = graph.statements().filter(|signed| {
+        let id = statement_id(signed);
+        proof.contains(&id) && !theirs.contains(&id)
+    });
+    chunks(lacking.collect())
+}
+
 fn have(graph: &Graph) -> TrustMessage {
     TrustMessage::Have { fabric: graph.fabric(), ids: graph.ids().copied().collect() }
 }
@@ -531,21 +546,35 @@ fn have(graph: &Graph) -> TrustMessage {
 /// Packs statements into messages, in their order.
 fn chunks(statements: Vec<&Signed>) -> Vec<TrustMessage> {
     const { assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX) }
-    let mut messages = Vec::new();
-    let (mut chunk, mut bytes) = (Vec::new(), 0);
+    let packed = packed(statements, CHUNK_BYTES_MAX);
+    packed.into_iter().map(|statements| TrustMessage::Statements { statements }).collect()
+}
+
+/// Packs statements, in their order, so that none but a single one takes more than so many
+/// bytes.
+pub(crate) fn packed<'a>(
+    statements: impl IntoIterator<Item = &'a Signed>,
+    bytes_max: usize,
+) -> Vec<Vec<Signed>> {
+    let mut packs: Vec<Vec<Signed>> = Vec::new();
+    let mut bytes = 0;
     for signed in statements {
-        let len = codec::encode(signed).len();
-        if !chunk.is_empty() && bytes + len > CHUNK_BYTES_MAX {
-            messages.push(TrustMessage::Statements { statements: std::mem::take(&mut chunk) });
-            bytes = 0;
+        let len = bytes_of(std::slice::from_ref(signed));
+        match packs.last_mut().filter(|_| bytes + len <= bytes_max) {
+            Some(pack) => pack.push(signed.clone()),
+            None => {
+                packs.push(vec![signed.clone()]);
+                bytes = 0;
+            }
         }
         bytes += len;
-        chunk.push(signed.clone());
     }
-    if !chunk.is_empty() {
-        messages.push(TrustMessage::Statements { statements: chunk });
-    }
-    messages
+    packs
+}
+
+/// How many bytes statements take in a message.
+pub(crate) fn bytes_of(statements: &[Signed]) -> usize {
+    statements.iter().map(|signed| codec::encode(signed).len()).sum()
 }
 
 #[cfg(test)]

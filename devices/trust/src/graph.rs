@@ -362,8 +362,7 @@ impl Graph {
 
     /// How many statements `author` made, and its newest.
     pub fn newest_of(&self, author: &DeviceId) -> Option<(u64, StatementId)> {
-        let own = self.entries.iter().filter(|entry| entry.author == *author);
-        own.max_by_key(|entry| (entry.seq, entry.id)).map(|entry| (entry.seq, entry.id))
+        newest(self.entries.iter(), author)
     }
 
     /// As [`Self::newest_of`], among `heads` and what they rest on.
@@ -377,27 +376,24 @@ impl Graph {
             within.union(&self.entries[*place].past);
             within.insert(*place);
         }
-        let places = 0..self.entries.len();
-        let own = places
-            .filter(|place| within.contains(*place))
-            .map(|place| &self.entries[place])
-            .filter(|entry| entry.author == *author);
-        own.max_by_key(|entry| (entry.seq, entry.id)).map(|entry| (entry.seq, entry.id))
+        newest(self.entries_in(&within), author)
     }
 
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
+    fn entries_in<'a>(&'a self, places: &'a Bits) -> impl Iterator<Item = &'a Entry> {
+        let within = self.entries.iter().enumerate().filter(|(place, _)| places.contains(*place));
+        within.map(|(_, entry)| entry)
+    }
+
     /// How many statements within `past` the author made without being an admin, under all keys that
     /// it had in turn: those by which it replaced one, and the others.
     fn said_within(&self, past: &Bits, author: DeviceId) -> (usize, usize) {
-        let within = || {
-            let places = 0..self.entries.len();
-            places.filter(|place| past.contains(*place)).map(|place| &self.entries[place])
-        };
         let rotations = || {
-            within().filter(|it| it.claim.is_some() && matches!(it.body, StatementBody::Rotate(_)))
+            let within = self.entries_in(past);
+            within.filter(|it| it.claim.is_some() && matches!(it.body, StatementBody::Rotate(_)))
         };
         let mut keys = BTreeSet::from([author]);
         let mut waiting = vec![author];
@@ -406,7 +402,10 @@ impl Graph {
             waiting.extend(before.filter(|before| keys.insert(*before)));
         }
         let rotations = rotations().filter(|it| keys.contains(&it.author)).count();
-        let own = within().filter(|it| keys.contains(&it.author) && !it.claim.leads()).count();
+        let own = self
+            .entries_in(past)
+            .filter(|it| keys.contains(&it.author) && !it.claim.leads())
+            .count();
         (own.saturating_sub(rotations), rotations)
     }
 
@@ -521,6 +520,15 @@ fn parents(signed: &Signed) -> Option<Vec<StatementId>> {
     let statement: Statement =
         weft_protocol::codec::decode(&signed.bytes, STATEMENT_BYTES_MAX).ok()?;
     Some(statement.deps.into_iter().chain(statement.prev).collect())
+}
+
+/// The number and the id of the author's newest among `entries`.
+fn newest<'a>(
+    entries: impl Iterator<Item = &'a Entry>,
+    author: &DeviceId,
+) -> Option<(u64, StatementId)> {
+    let own = entries.filter(|entry| entry.author == *author);
+    own.map(|entry| (entry.seq, entry.id)).max()
 }
 
 fn read(signed: &Signed) -> Result<(Statement, StatementBody), StatementError> {

@@ -200,7 +200,7 @@ fn words(acceptance: &Digest) -> [&'static str; 4] {
     )))
 }
 
-/// Draws one nonce after another from a seed.
+/// Draws nonces, and seeds of exchanges, one after another from a seed.
 struct Nonces {
     seed: zeroize::Zeroizing<[u8; 32]>,
     drawn: u64,
@@ -212,10 +212,19 @@ impl Nonces {
     }
 
     fn next(&mut self) -> Nonce {
+        Nonce::from_bytes(self.draw("weft pairing nonce v1"))
+    }
+
+    /// A seed for the joiner's half of one exchange under a code.
+    fn next_seed(&mut self) -> zeroize::Zeroizing<[u8; 32]> {
+        zeroize::Zeroizing::new(self.draw("weft pairing exchange seed v1"))
+    }
+
+    fn draw(&mut self, context: &str) -> [u8; 32] {
         self.drawn += 1;
         let material =
             zeroize::Zeroizing::new([&self.seed[..], &self.drawn.to_be_bytes()].concat());
-        Nonce::from_bytes(blake3::derive_key("weft pairing nonce v1", &material))
+        blake3::derive_key(context, &material)
     }
 
     /// The inviter's nonce, and the seed of its half of the exchange, for one opening of one endpoint.
@@ -232,14 +241,6 @@ impl Nonces {
         let nonce = blake3::derive_key("weft pairing offer nonce v1", &material);
         let seed = blake3::derive_key("weft pairing offer seed v1", &material);
         (Nonce::from_bytes(nonce), zeroize::Zeroizing::new(seed))
-    }
-
-    /// A seed for the joiner's half of one exchange under a code.
-    fn next_seed(&mut self) -> zeroize::Zeroizing<[u8; 32]> {
-        self.drawn += 1;
-        let material =
-            zeroize::Zeroizing::new([&self.seed[..], &self.drawn.to_be_bytes()].concat());
-        zeroize::Zeroizing::new(blake3::derive_key("weft pairing exchange seed v1", &material))
     }
 }
 

@@ -363,17 +363,24 @@ fn one_that_is_not_listed_may_hold_a_large_graph_but_no_endless_one() {
     }
 }
 
-#[test]
-fn one_that_thinks_itself_suspended_is_given_what_settled_its_revoke() {
+/// Laptop and phone, which both know of it, and a third admin that has said nothing yet.
+fn two_who_put_each_other_out() -> (Replica, Replica, Replica) {
     let (mut laptop, mut phone) = two_admins();
     laptop.add(SERVER, Role::Admin);
     phone.meet(&laptop);
     let mut server = laptop.seen_by(SERVER);
     laptop.revoke(PHONE);
     phone.revoke(LAPTOP);
+    laptop.meet(&phone);
     phone.meet(&laptop);
-    assert_eq!(phone.standing(PHONE), "suspended");
     server.meet(&phone);
+    (laptop, phone, server)
+}
+
+#[test]
+fn one_that_thinks_itself_suspended_is_given_what_settled_its_revoke() {
+    let (_, phone, mut server) = two_who_put_each_other_out();
+    assert_eq!(phone.standing(PHONE), "suspended");
     server.keep(LAPTOP);
     assert_eq!(server.standing(PHONE), "revoked");
     let pair = Pair::settled(phone, server);
@@ -425,15 +432,7 @@ fn a_device_that_was_kept_comes_back_though_this_one_only_knows_its_revoke() {
 
 #[test]
 fn a_suspended_device_is_served_statements_and_nothing_else_until_it_is_kept() {
-    let (mut laptop, mut phone) = two_admins();
-    laptop.add(SERVER, Role::Admin);
-    phone.meet(&laptop);
-    let mut server = laptop.seen_by(SERVER);
-    laptop.revoke(PHONE);
-    phone.revoke(LAPTOP);
-    server.meet(&laptop);
-    server.meet(&phone);
-    laptop.meet(&phone);
+    let (laptop, _, server) = two_who_put_each_other_out();
     let mut pair = Pair::settled(server, laptop);
     assert_eq!((pair.left.merged, pair.left.away), (0, None));
     pair.left.replica.keep(LAPTOP);

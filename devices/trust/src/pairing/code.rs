@@ -11,6 +11,8 @@ use thiserror::Error;
 use weft_protocol::id::EndpointId;
 use zeroize::Zeroizing;
 
+use crate::recovery::words::words_of;
+
 /// How many words a code has.
 const WORD_COUNT: usize = 3;
 
@@ -41,10 +43,7 @@ pub struct Code {
 impl Code {
     /// The code for an endpoint, with words of drawn bytes.
     pub fn new(endpoint: &EndpointId, drawn: [u8; 8]) -> Self {
-        let bits = u64::from_be_bytes(drawn);
-        let list = Language::English.word_list();
-        let words = [53, 42, 31].map(|shift| list[(bits >> shift & 0x7ff) as usize]);
-        Self { number: number(endpoint), words }
+        Self { number: number(endpoint), words: words_of(u64::from_be_bytes(drawn)) }
     }
 
     /// Whether the endpoint may be the one that the code was made for. One in ten thousand others

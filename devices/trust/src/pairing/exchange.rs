@@ -17,8 +17,10 @@ use zeroize::Zeroizing;
 
 use super::code::Code;
 
+type Half = Spake2<Ed25519Group>;
+
 /// One side's half of an exchange.
-pub(super) struct Exchange(Spake2<Ed25519Group>);
+pub(super) struct Exchange(Half);
 
 impl Exchange {
     /// The joiner's half, and its share. `seed` is drawn for it alone.
@@ -28,11 +30,7 @@ impl Exchange {
         inviter: &EndpointId,
         seed: &[u8; 32],
     ) -> (Self, Share) {
-        let (joiner, inviter) = identities(joiner, inviter);
-        let rng = ChaCha20Rng::from_seed(*seed);
-        let password = Password::new(code.password().as_bytes());
-        let (half, share) = Spake2::start_a_with_rng(&password, &joiner, &inviter, rng);
-        (Self(half), shared(&share))
+        Self::begin(code, joiner, inviter, seed, Spake2::start_a_with_rng)
     }
 
     /// The inviter's half, and its share.
@@ -42,11 +40,25 @@ impl Exchange {
         inviter: &EndpointId,
         seed: &[u8; 32],
     ) -> (Self, Share) {
-        let (joiner, inviter) = identities(joiner, inviter);
+        Self::begin(code, joiner, inviter, seed, Spake2::start_b_with_rng)
+    }
+
+    fn begin(
+        code: &Code,
+        joiner: &EndpointId,
+        inviter: &EndpointId,
+        seed: &[u8; 32],
+        start: impl FnOnce(&Password, &Identity, &Identity, ChaCha20Rng) -> (Half, Vec<u8>),
+    ) -> (Self, Share) {
+        let named = |side: &str, id: &EndpointId| {
+            Identity::new(&[b"weft pairing code v1 ", side.as_bytes(), id.as_bytes()].concat())
+        };
+        let (joiner, inviter) = (named("joiner ", joiner), named("inviter ", inviter));
         let rng = ChaCha20Rng::from_seed(*seed);
         let password = Password::new(code.password().as_bytes());
-        let (half, share) = Spake2::start_b_with_rng(&password, &joiner, &inviter, rng);
-        (Self(half), shared(&share))
+        let (half, share) = start(&password, &joiner, &inviter, rng);
+        let share = share.try_into().expect("a side and a point are 33 bytes");
+        (Self(half), Share::from_bytes(share))
     }
 
     /// The key, where the other's share is one.
@@ -55,18 +67,6 @@ impl Exchange {
         let key = Zeroizing::new(blake3::derive_key("weft pairing code key v1", &key));
         Some(TicketSecret::from_bytes(key[..16].try_into().expect("16 of 32 bytes")))
     }
-}
-
-/// The sides of an exchange, as both name them.
-fn identities(joiner: &EndpointId, inviter: &EndpointId) -> (Identity, Identity) {
-    let named = |side: &str, id: &EndpointId| {
-        Identity::new(&[b"weft pairing code v1 ", side.as_bytes(), id.as_bytes()].concat())
-    };
-    (named("joiner ", joiner), named("inviter ", inviter))
-}
-
-fn shared(bytes: &[u8]) -> Share {
-    Share::from_bytes(bytes.try_into().expect("a side and a point are 33 bytes"))
 }
 
 impl fmt::Debug for Exchange {

@@ -5,7 +5,6 @@ mod means;
 use std::{collections::VecDeque, time::Duration};
 
 use weft_protocol::{
-    codec,
     device::Kind,
     id::{DeviceId, Digest, EndpointId},
     pairing::{
@@ -26,6 +25,7 @@ use super::{
     party, sign, signs, words,
 };
 use crate::{
+    exchange::bytes_of,
     graph::{GRAPH_BYTES_MAX, Graph},
     secret::DeviceSecret,
 };
@@ -114,8 +114,7 @@ impl Joiner {
         let valid = Duration::from_secs(ticket.valid_s.into());
         let Ticket { fabric, endpoint: reached, secret: shared, role, .. } = ticket;
         let terms = Terms { fabric, role, endpoint: reached, secret: shared };
-        let party = party(&secret, name, kind);
-        Self::begin(Means::Ticket(terms), valid, secret, party, endpoint, seed, now)
+        Self::begin((Means::Ticket(terms), valid), secret, name, kind, endpoint, seed, now)
     }
 
     /// Begins with a code.
@@ -128,22 +127,21 @@ impl Joiner {
         seed: [u8; 32],
         now: Now,
     ) -> Self {
-        let party = party(&secret, name, kind);
-        Self::begin(Means::Code(code, None), CODE_TIME, secret, party, endpoint, seed, now)
+        Self::begin((Means::Code(code, None), CODE_TIME), secret, name, kind, endpoint, seed, now)
     }
 
     fn begin(
-        means: Means,
-        valid: Duration,
+        (means, valid): (Means, Duration),
         secret: DeviceSecret,
-        party: Party,
+        name: Name,
+        kind: Kind,
         endpoint: EndpointId,
         seed: [u8; 32],
         now: Now,
     ) -> Self {
         Self {
             means,
-            party,
+            party: party(&secret, name, kind),
             secret,
             endpoint,
             nonces: Nonces::new(seed),
@@ -525,7 +523,7 @@ impl Joiner {
 
     fn receive(&mut self, statements: Vec<Signed>) {
         let Phase::Confirmed { received, bytes, .. } = &mut self.phase else { return };
-        *bytes += statements.iter().map(|signed| codec::encode(signed).len()).sum::<usize>();
+        *bytes += bytes_of(&statements);
         received.extend(statements);
         if *bytes > GRAPH_BYTES_MAX {
             self.refuse(Reason::WrongProof);

@@ -7,7 +7,6 @@ use std::{collections::VecDeque, time::Duration};
 
 use thiserror::Error;
 use weft_protocol::{
-    codec,
     id::{DeviceId, FabricId},
     signed::Signed,
     statement::TrustMessage,
@@ -16,13 +15,14 @@ use weft_protocol::{
 
 use super::{RootSecret, prove};
 use crate::{
+    exchange::bytes_of,
     graph::{GRAPH_BYTES_MAX, Graph},
     keyring::Keyring,
     state::Verdict,
 };
 
 /// How long the device has to send its statements.
-pub const FETCH_TIME: Duration = Duration::from_secs(10);
+pub(super) const FETCH_TIME: Duration = Duration::from_secs(10);
 
 /// Why no statements were fetched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -110,7 +110,7 @@ impl Fetch {
                 }
             }
             TrustMessage::Statements { statements } => {
-                self.bytes += statements.iter().map(|it| codec::encode(it).len()).sum::<usize>();
+                self.bytes += bytes_of(&statements);
                 self.statements.extend(statements);
                 if self.bytes > GRAPH_BYTES_MAX {
                     self.end(Err(FetchError::TooMuch));

@@ -57,7 +57,7 @@ pub enum SpeechError {
     Author(#[from] AuthorError),
     /// The statement from which on nothing counts is not of the lost device, or is its first.
     #[error(
-        "revoke a device from a statement on: {since:?} is not one that it made since it joined"
+        "revoke a device from a statement on: {} is not one that it made since it joined", since.short()
     )]
     NotIts {
         /// The statement.
@@ -65,20 +65,20 @@ pub enum SpeechError {
     },
     /// Only what is suspended can be kept.
     #[error(
-        "keep {device:?}: it was put out, and that counts; unless whoever did so is revoked from that statement on"
+        "keep {}: it was put out, and that counts; unless whoever did so is revoked from that statement on", device.short()
     )]
     StaysOut {
         /// The device.
         device: DeviceId,
     },
     /// It is suspended because what brought it in is frozen.
-    #[error("keep {device:?}: whoever added it is suspended; keep that one")]
+    #[error("keep {}: whoever added it is suspended; keep that one", device.short())]
     AddedInDoubt {
         /// The device.
         device: DeviceId,
     },
     /// Nobody asked.
-    #[error("keep {device:?}: it is not suspended")]
+    #[error("keep {}: it is not suspended", device.short())]
     NotSuspended {
         /// The device.
         device: DeviceId,
@@ -141,6 +141,21 @@ pub fn speak(
         speaker.say(signed)?;
     }
     Ok(Speech { graph: speaker.fetched.graph, statements: speaker.said })
+}
+
+/// As [`speak`], for a device that holds the statements: it needs no other.
+///
+/// # Errors
+///
+/// The words are of another fabric, or part of what is wished makes no sense for this one.
+pub fn speak_of(
+    root: &RootSecret,
+    graph: Graph,
+    wish: &Wish,
+    wall: WallTime,
+    rng: &mut impl CryptoRng,
+) -> Result<Speech, SpeechError> {
+    speak(root, view(graph, root)?, wish, wall, rng)
 }
 
 /// The root's first word, which changes nothing: it gives the fabric the name that it has.
@@ -248,19 +263,4 @@ fn heads_without(graph: &Graph, since: &StatementId) -> Vec<StatementId> {
         covered.extend(past);
     }
     heads
-}
-
-/// As [`speak`], for a device that holds the statements: it needs no other.
-///
-/// # Errors
-///
-/// The words are of another fabric, or part of what is wished makes no sense for this one.
-pub fn speak_of(
-    root: &RootSecret,
-    graph: Graph,
-    wish: &Wish,
-    wall: WallTime,
-    rng: &mut impl CryptoRng,
-) -> Result<Speech, SpeechError> {
-    speak(root, view(graph, root)?, wish, wall, rng)
 }

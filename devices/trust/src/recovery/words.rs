@@ -113,9 +113,13 @@ impl fmt::Debug for RootSecret {
 
 /// Four words for the first 44 bits of a hash: what two persons compare.
 pub fn four_words(digest: &Digest) -> [&'static str; 4] {
-    let bits = u64::from_be_bytes(digest.as_bytes()[..8].try_into().expect("eight of 32 bytes"));
+    words_of(u64::from_be_bytes(digest.as_bytes()[..8].try_into().expect("eight of 32 bytes")))
+}
+
+/// A word for each 11 bits, the highest first; five at most.
+pub(crate) fn words_of<const COUNT: usize>(bits: u64) -> [&'static str; COUNT] {
     let list = Language::English.word_list();
-    [53, 42, 31, 20].map(|shift| list[(bits >> shift & 0x7ff) as usize])
+    std::array::from_fn(|at| list[(bits >> (53 - 11 * at) & 0x7ff) as usize])
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Who has redeemed the ticket or the code, from its proof until it has stored all.
 
 use weft_protocol::{
-    codec,
     device::Role,
     id::{Digest, EndpointId},
     pairing::{Acceptance, Contacts, Ending, PAIRING_FRAME_BYTES_MAX, PairingMessage, Party},
@@ -14,6 +13,7 @@ use weft_protocol::{
 use super::{Inviter, phase::Phase};
 use crate::{
     author::NewDevice,
+    exchange::packed,
     pairing::{
         Answer, Outcome, Prompt, Reason, Tag,
         invitation::{ConnectionId, InviterOutput},
@@ -139,18 +139,9 @@ impl Inviter {
     pub(super) fn welcome(&mut self, guest: &Guest, welcome: &Welcome) {
         const { assert!(STATEMENT_BYTES_MAX <= CHUNK_BYTES_MAX) }
         let Some(id) = guest.connection else { return };
-        let (mut chunk, mut bytes) = (Vec::new(), 0);
-        for signed in &welcome.statements {
-            let len = codec::encode(signed).len();
-            if !chunk.is_empty() && bytes + len > CHUNK_BYTES_MAX {
-                let statements = std::mem::take(&mut chunk);
-                self.send(id, PairingMessage::Statements { statements });
-                bytes = 0;
-            }
-            bytes += len;
-            chunk.push(signed.clone());
+        for statements in packed(&welcome.statements, CHUNK_BYTES_MAX) {
+            self.send(id, PairingMessage::Statements { statements });
         }
-        self.send(id, PairingMessage::Statements { statements: chunk });
         self.send(id, PairingMessage::Welcome { contacts: welcome.contacts.clone().bounded() });
     }
 

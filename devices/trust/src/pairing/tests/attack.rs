@@ -112,6 +112,16 @@ impl Middleman {
         }
     }
 
+    /// One side's share under a guess at the code.
+    fn share_of_guess(
+        &mut self,
+        side: fn(&Code, &EndpointId, &EndpointId, &[u8; 32]) -> (exchange::Exchange, Share),
+    ) -> Share {
+        let inviter = self.room.ticket.endpoint;
+        let guess = Code::new(&inviter, self.dice.bytes());
+        side(&guess, &endpoint(PHONE), &inviter, &self.dice.bytes()).1
+    }
+
     /// Puts his own into a message that passes by.
     fn forge(&mut self, message: PairingMessage) -> PairingMessage {
         let him = secret(THIEF);
@@ -146,25 +156,11 @@ impl Middleman {
                 signature: sign(him.signing(), &other),
             },
             PairingMessage::Code { version, commitment, .. } => {
-                let guess = Code::new(&self.room.ticket.endpoint, self.dice.bytes());
-                let seed = self.dice.bytes();
-                let (_, share) = exchange::Exchange::joiner(
-                    &guess,
-                    &endpoint(PHONE),
-                    &self.room.ticket.endpoint,
-                    &seed,
-                );
+                let share = self.share_of_guess(exchange::Exchange::joiner);
                 PairingMessage::Code { version, share, commitment }
             }
             PairingMessage::Offer { fabric, nonce, share, role, device } => {
-                let guess = Code::new(&self.room.ticket.endpoint, self.dice.bytes());
-                let seed = self.dice.bytes();
-                let (_, own) = exchange::Exchange::inviter(
-                    &guess,
-                    &endpoint(PHONE),
-                    &self.room.ticket.endpoint,
-                    &seed,
-                );
+                let own = self.share_of_guess(exchange::Exchange::inviter);
                 match self.dice.below(3) {
                     0 => PairingMessage::Offer { share: own, fabric, role, nonce, device },
                     1 => PairingMessage::Offer { share, fabric, role, nonce, device: him.id() },
@@ -466,7 +462,7 @@ fn a_man_in_the_middle_with_the_public_part_never_pairs() {
                 }
             }
             // He skips his own checks and goes straight to the acceptance.
-            if let Phase::Proved { transcript } = proved(&joiner) {
+            if let Some(transcript) = joiner.transcript() {
                 let party = party(&secret(THIEF), name("laptop"), Kind::Laptop);
                 joiner.handle_input(
                     JoinerInput::Message(PairingMessage::Accept {
@@ -486,15 +482,6 @@ fn a_man_in_the_middle_with_the_public_part_never_pairs() {
         }
         assert_eq!(ended, Some(Outcome::Refused));
     }
-}
-
-enum Phase {
-    Proved { transcript: Digest },
-    Other,
-}
-
-fn proved(joiner: &Joiner) -> Phase {
-    joiner.transcript().map_or(Phase::Other, |transcript| Phase::Proved { transcript })
 }
 
 #[test]
