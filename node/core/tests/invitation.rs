@@ -12,7 +12,6 @@ use weft_core::{
 };
 use weft_protocol::{
     codec,
-    decision::Effect,
     device::{Kind, Role},
     frame::FRAME_BYTES_MAX,
     host_call::Refusal,
@@ -25,7 +24,7 @@ use weft_trust::pairing::{Answer, Code, Joiner, JoinerInput, JoinerOutput, Outco
 
 mod support;
 
-use support::{Fabric, Rules, secret};
+use support::{ALLOW, Fabric, secret};
 
 const LAPTOP: usize = 0;
 const PHONE: u8 = 9;
@@ -43,28 +42,24 @@ struct Room {
     outcome: Option<Outcome>,
     /// Whether the phone goes away for good before it says that it has stored all.
     is_lost: bool,
-    replies: Vec<Reply>,
-    events: Vec<Event>,
 }
 
 impl Room {
     fn new() -> Self {
         Self {
-            fabric: Fabric::new(1, &[], Rules(Effect::Allow)),
+            fabric: Fabric::new(1, &[], ALLOW),
             endpoint: None,
             opened: 0,
             joiner: None,
             outcome: None,
             is_lost: false,
-            replies: Vec::new(),
-            events: Vec::new(),
         }
     }
 
     /// Asks the laptop, and carries out what comes of it.
     fn ask(&mut self, command: Command) -> Reply {
         self.feed(Input::Command { door: DOOR, command });
-        self.replies.pop().expect("it answers")
+        self.fabric.devices[LAPTOP].replies.pop().expect("it answers")
     }
 
     fn invite(&mut self, role: Role, by_code: bool) -> Reply {
@@ -123,10 +118,6 @@ impl Room {
     fn carry_out(&mut self, output: Output) {
         let now = self.fabric.now;
         match output {
-            Output::Persist { ticket, writes, .. } => {
-                self.fabric.devices[LAPTOP].rows.apply(writes);
-                self.fabric.feed(LAPTOP, Input::Persisted(ticket));
-            }
             Output::OpenPairing { endpoint, seed, .. } => {
                 let key = SigningKey::from_bytes(&seed).verifying_key();
                 self.opened = endpoint;
@@ -140,9 +131,7 @@ impl Room {
                     joiner.handle_input(JoinerInput::Message(message), now);
                 }
             }
-            Output::Reply { reply, .. } => self.replies.push(reply),
-            Output::Event { door: Some(_), event } => self.events.push(event),
-            _ => {}
+            other => self.fabric.devices[LAPTOP].carry_out(other, now),
         }
     }
 
@@ -173,7 +162,7 @@ impl Room {
 
     /// The last invitation's end, as its person is told.
     fn ended(&self) -> Option<(&str, Option<&str>)> {
-        self.events.iter().rev().find_map(|event| match event {
+        self.fabric.devices[LAPTOP].events.iter().rev().find_map(|event| match event {
             Event::InvitationEnded { outcome, reason, .. } => {
                 Some((outcome.as_str(), reason.as_deref()))
             }
@@ -195,7 +184,10 @@ fn a_yes_on_a_screen_that_named_another_role_counts_for_nothing() {
     let mut room = Room::new();
     let code = room.code(Role::Admin);
     room.join(code);
-    assert!(matches!(room.events.last(), Some(Event::InvitationMet { role: Role::Admin, .. })));
+    assert!(matches!(
+        room.fabric.devices[LAPTOP].events.last(),
+        Some(Event::InvitationMet { role: Role::Admin, .. })
+    ));
     let reply = room.ask(Command::Confirm { yes: true, role: Role::Member });
     assert!(matches!(reply, Reply::Refused { .. }), "{reply:?}");
     assert_eq!(room.ask(Command::Confirm { yes: true, role: Role::Admin }), Reply::Done);

@@ -10,9 +10,6 @@ use std::time::Duration;
 
 use weft_core::door::Command;
 use weft_protocol::{
-    codec,
-    decision::Effect,
-    frame::Protocol,
     row::{Rows as _, Table},
     run::RunMessage,
     value::Value,
@@ -20,7 +17,7 @@ use weft_protocol::{
 
 mod support;
 
-use support::{Fabric, Rules, Sent};
+use support::{ALLOW, Fabric, Sent};
 
 const LAPTOP: usize = 0;
 const SERVER: usize = 1;
@@ -75,7 +72,7 @@ fn replay(fabric: &mut Fabric, frames: &[Sent], when: &str) -> usize {
 
 #[test]
 fn what_a_peer_said_is_not_done_twice() {
-    let mut fabric = Fabric::met(3, &[PHONE], Rules(Effect::Allow));
+    let mut fabric = Fabric::met(3, &[PHONE], ALLOW);
     fabric.lose = Some(|sent| sent.from == PHONE && forgets(sent));
     let mut points = 0;
     let mut said = 0;
@@ -98,7 +95,7 @@ fn what_a_peer_said_is_not_done_twice() {
         fabric.meet(SERVER, PHONE);
         said += replay(&mut fabric, &frames, &format!("after a reconnect, round {round}"));
         if round == 2 {
-            fabric.restart(SERVER, None);
+            fabric.restart(SERVER);
             fabric.meet_all();
             said += replay(&mut fabric, &frames, "after a start of the server");
         }
@@ -124,8 +121,7 @@ fn what_a_peer_said_is_not_done_twice() {
 }
 
 fn forgets(sent: &Sent) -> bool {
-    sent.protocol == Protocol::Run
-        && matches!(codec::decode(&sent.bytes, 1 << 20), Ok(RunMessage::Open(_)))
+    matches!(sent.run(), Some(RunMessage::Open(_)))
 }
 
 /// What the phone has said to the server.

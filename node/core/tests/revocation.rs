@@ -26,9 +26,7 @@ use weft_trust::author::Author;
 
 mod support;
 
-use support::{Fabric, Rules, Sent, secret, step};
-
-const ALLOW: Rules = Rules(Effect::Allow);
+use support::{ALLOW, Disk, Fabric, Rules, Sent, secret, step};
 
 const LAPTOP: usize = 0;
 const SERVER: usize = 1;
@@ -158,7 +156,7 @@ fn what_runs_there_is_lost() {
 
 #[test]
 fn what_it_agreed_to_is_void() {
-    let mut fabric = Fabric::met(3, &[], Rules(Effect::Ask));
+    let mut fabric = Fabric::met(3, &[], Rules::all(Effect::Ask));
     let once = || vec![step(1, "echo.once", EffectClass::AtMostOnce, Some("server"))];
     fabric.carry_out_steps(PHONE, once(), true);
     let asked = fabric.devices[PHONE].events.iter().find_map(|event| match event {
@@ -211,7 +209,7 @@ fn what_was_applied_and_not_yet_written_is_kept_and_later_changes_are_not() {
     let mut fabric = Fabric::met(4, &[], ALLOW);
     fabric.part_from_all(TABLET);
     fabric.part(LAPTOP, PHONE);
-    fabric.devices[SERVER].is_slow = true;
+    fabric.devices[SERVER].disk = Disk::Slow;
     fabric.note(PHONE, "just before");
     assert!(!fabric.devices[SERVER].held.is_empty());
     fabric.part_from_all(PHONE);
@@ -260,7 +258,7 @@ fn the_data_key_changes_and_reaches_whoever_was_away_and_whoever_came_meanwhile(
     let statements: Vec<_> =
         fabric.devices[SERVER].node.membership().graph().statements().cloned().collect();
     let add = support::add(&statements, &secret(2), 3, Role::Member);
-    fabric.push(secret(4), &[statements, vec![add]].concat());
+    fabric.push(secret(4), &[statements, vec![add]].concat(), ALLOW);
     fabric.settle();
     fabric.meet(TABLET, SERVER);
     assert!(!has(&fabric, SERVER) && !has(&fabric, TABLET));
@@ -304,7 +302,7 @@ fn the_device_itself_hears_it_and_ends() {
         reason.starts_with("this device is revoked and may not run commands: laptop"),
         "{reason}"
     );
-    fabric.restart(PHONE, None);
+    fabric.restart(PHONE);
     assert!(fabric.devices[PHONE].served.is_empty(), "after a start, too");
 }
 
@@ -414,7 +412,8 @@ fn what_a_key_wrote_before_it_was_replaced_counts_for_ever() {
     let author = Author::new(membership.graph(), membership.keyring(), old.signing());
     let rotate = author.rotate(&new, WallTime::default(), &mut rng).unwrap();
     fabric.devices[PHONE].rows.apply(weft_core::membership::store(&[rotate]));
-    fabric.restart(PHONE, Some(new.clone()));
+    fabric.devices[PHONE].secret = new;
+    fabric.restart(PHONE);
     fabric.meet(PHONE, LAPTOP);
     assert!(fabric.serve_each_other(PHONE, LAPTOP), "it belongs under its new key");
     fabric.meet(LAPTOP, TABLET);
@@ -432,7 +431,7 @@ fn what_a_key_wrote_before_it_was_replaced_counts_for_ever() {
     let statements: Vec<_> =
         fabric.devices[LAPTOP].node.membership().graph().statements().cloned().collect();
     let add = support::add(&statements, &secret(1), 4, Role::Member);
-    fabric.push(secret(5), &[statements, vec![add]].concat());
+    fabric.push(secret(5), &[statements, vec![add]].concat(), ALLOW);
     fabric.settle();
     fabric.meet(4, TABLET);
     assert_eq!(fabric.notes(4).len(), 3, "{:?}", fabric.notes(4));

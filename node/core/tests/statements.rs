@@ -11,7 +11,6 @@ use weft_core::{
     door::{Command, DoorId, Reply},
 };
 use weft_protocol::{
-    decision::Effect,
     device::Role,
     host_call::Refusal,
     id::{Digest, StatementId},
@@ -21,9 +20,7 @@ use weft_trust::graph::statement_id;
 
 mod support;
 
-use support::{Fabric, Rules};
-
-const ALLOW: Rules = Rules(Effect::Allow);
+use support::{ALLOW, Disk, Fabric};
 
 const LAPTOP: usize = 0;
 const SERVER: usize = 1;
@@ -73,7 +70,7 @@ fn what_is_said_is_told_when_it_is_on_the_disk_and_not_before() {
     for (mut fabric, by, command) in changes() {
         let others: Vec<usize> = (0..4).filter(|other| *other != by).collect();
         fabric.part(by, TABLET);
-        fabric.devices[by].is_slow = true;
+        fabric.devices[by].disk = Disk::Slow;
         let before: Vec<Digest> = others.iter().map(|other| set(&fabric, *other)).collect();
         let said = format!("{command:?}");
         tell(&mut fabric, by, command);
@@ -94,7 +91,7 @@ fn what_is_said_is_told_when_it_is_on_the_disk_and_not_before() {
 fn a_device_is_out_before_the_disk_has_turned_and_hears_of_it_after() {
     let mut fabric = Fabric::met(4, &[], ALLOW);
     let phone = fabric.id(PHONE);
-    fabric.devices[LAPTOP].is_slow = true;
+    fabric.devices[LAPTOP].disk = Disk::Slow;
     tell(&mut fabric, LAPTOP, Command::Revoke { device: "phone".into() });
     assert!(!fabric.devices[LAPTOP].served.contains(&phone));
     assert!(!fabric.serve_each_other(LAPTOP, PHONE));
@@ -114,9 +111,9 @@ fn what_a_crash_takes_nobody_has_heard_and_the_next_word_is_no_fork() {
     for (mut fabric, by, command) in changes() {
         let said = format!("{command:?}");
         let before = set(&fabric, by);
-        fabric.devices[by].is_slow = true;
+        fabric.devices[by].disk = Disk::Slow;
         tell(&mut fabric, by, command);
-        fabric.restart(by, None);
+        fabric.restart(by);
         assert_eq!(set(&fabric, by), before, "{said}: it is forgotten");
         fabric.flush(by);
         tell(&mut fabric, by, rename("another word"));
@@ -135,7 +132,7 @@ fn what_the_disk_refuses_counts_no_more_and_was_told_to_nobody() {
         let said = format!("{command:?}");
         let before: Vec<_> = (0..4).map(|device| set(&fabric, device)).collect();
         let served = fabric.devices[by].served.clone();
-        fabric.devices[by].is_slow = true;
+        fabric.devices[by].disk = Disk::Slow;
         tell(&mut fabric, by, command);
         // And what was said behind it.
         tell(&mut fabric, by, rename("hall"));
@@ -204,7 +201,7 @@ proptest! {
         happenings in proptest::collection::vec(happening(), 1..24),
     ) {
         let mut fabric = Fabric::met(3, &[SERVER], ALLOW);
-        fabric.devices.iter_mut().for_each(|it| it.is_slow = true);
+        fabric.devices.iter_mut().for_each(|it| it.disk = Disk::Slow);
         for (number, happening) in happenings.into_iter().enumerate() {
             match happening {
                 Happening::Says(device) => {
@@ -215,9 +212,9 @@ proptest! {
                 Happening::Refuses(device) => {
                     fabric.refuse_held(device);
                     nobody_knows_more_than_its_author(&fabric)?;
-                    fabric.restart(device, None);
+                    fabric.restart(device);
                 }
-                Happening::Crashes(device) => fabric.restart(device, None),
+                Happening::Crashes(device) => fabric.restart(device),
                 Happening::Meet(a, b) => fabric.meet(a, b),
                 Happening::Part(a, b) => fabric.part(a, b),
             }

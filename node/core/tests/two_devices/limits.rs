@@ -23,9 +23,10 @@ use weft_protocol::{
 };
 
 use super::{
-    ALLOW, Fabric, Stub,
+    ALLOW, Fabric, Rules, connected,
     once::{PHONE, offered},
-    secret, step,
+    step,
+    support::secret,
 };
 
 /// So many steps of one device are kept.
@@ -45,14 +46,14 @@ fn settled(attempt: Attempt) -> Executed {
         asked: Digest::of(b"something"),
         effect: EffectClass::AtMostOnce,
         intent: None,
-        policy: Digest::of(b"stub"),
+        policy: ALLOW.digest(),
         stage: Stage::Settled,
     }
 }
 
 #[test]
 fn a_device_that_asks_without_end_is_refused_until_it_says_what_is_settled() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     fabric.phone();
     let offer = |fabric: &Fabric, number| fabric.offer(3, run_of(number), &[1], "it", "echo.write");
     let first = offer(&fabric, 0).attempt;
@@ -64,41 +65,41 @@ fn a_device_that_asks_without_end_is_refused_until_it_says_what_is_settled() {
     fabric.devices[1].rows.apply(rows);
 
     let inquire = |attempt: &Attempt| RunMessage::Inquire(attempt.clone());
-    assert!(matches!(fabric.ask(PHONE, &inquire(&first))[..], [RunMessage::NotBegun(_)]));
+    assert!(matches!(fabric.hand(PHONE, &inquire(&first))[..], [RunMessage::NotBegun(_)]));
     assert_eq!(fabric.kept(3).len(), KEPT_MAX as usize);
     let more = offer(&fabric, KEPT_MAX);
     for message in
         [inquire(&more.attempt), RunMessage::Cancel(more.attempt.clone()), offered(&more)]
     {
-        let answers = fabric.ask(PHONE, &message);
+        let answers = fabric.hand(PHONE, &message);
         let [RunMessage::Refuse { failure, .. }] = &answers[..] else { panic!("{answers:?}") };
         assert_eq!(failure.refusal, Refusal::Failed);
         assert!(failure.reason.contains("10000 steps of that device"), "{failure:?}");
     }
     assert_eq!(fabric.kept(3).len(), KEPT_MAX as usize);
-    assert!(matches!(fabric.ask(PHONE, &inquire(&first))[..], [RunMessage::NotBegun(_)]));
+    assert!(matches!(fabric.hand(PHONE, &inquire(&first))[..], [RunMessage::NotBegun(_)]));
     // What another device asks for has its own count.
     let laptop = fabric.run_stream();
     let other = fabric.offer(1, run_of(0), &[1], "it", "echo.say");
-    assert!(matches!(fabric.ask(laptop, &offered(&other))[..], [RunMessage::Accept(_)]));
+    assert!(matches!(fabric.hand(laptop, &offered(&other))[..], [RunMessage::Accept(_)]));
     // One run goes on, the others are settled.
-    fabric.ask(PHONE, &RunMessage::Open(vec![first.run]));
+    fabric.hand(PHONE, &RunMessage::Open(vec![first.run]));
     assert_eq!(fabric.kept(3).len(), 1);
-    assert!(matches!(fabric.ask(PHONE, &inquire(&more.attempt))[..], [RunMessage::NotBegun(_)]));
+    assert!(matches!(fabric.hand(PHONE, &inquire(&more.attempt))[..], [RunMessage::NotBegun(_)]));
 }
 
 #[test]
 fn this_devices_own_steps_wait_for_each_other_however_many_they_are() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
-    fabric.disconnect();
+    let mut fabric = connected(ALLOW, ALLOW);
+    fabric.part(0, 1);
     for _ in 0..70 {
-        fabric.carry_out(vec![step(1, "echo.say", EffectClass::ReadOnly, None)], false);
+        fabric.carry_out_steps(0, vec![step(1, "echo.say", EffectClass::ReadOnly, None)], false);
     }
     assert_eq!(fabric.devices[0].begun, 16);
     for _ in 0..20 {
         fabric.wait(Duration::from_secs(1));
     }
-    assert_eq!(fabric.ended(), None, "who waits says that it lives");
+    assert_eq!(fabric.ended(0), None, "who waits says that it lives");
     // The last of them is stopped before it begins.
     let Some(Reply::RunStarted { run }) = fabric.devices[0].replies.last().cloned() else {
         panic!("the run did not start");
@@ -124,9 +125,9 @@ fn this_devices_own_steps_wait_for_each_other_however_many_they_are() {
 
 #[test]
 fn a_yes_that_holds_for_longer_than_one_may_is_none() {
-    let ask = Stub { executor: Effect::Ask, ..ALLOW };
+    let ask = Rules { executor: Effect::Ask, ..ALLOW };
     for (minutes, holds) in [(9, true), (11, false), (i64::MAX / 60_000, false)] {
-        let mut fabric = Fabric::new(ALLOW, ask.clone());
+        let mut fabric = connected(ALLOW, ask);
         let laptop = fabric.run_stream();
         let offer = fabric.offer(1, run_of(1), &[1], "hello", "echo.say");
         let node = &fabric.devices[1].node;
@@ -140,7 +141,7 @@ fn a_yes_that_holds_for_longer_than_one_may_is_none() {
         };
         let consent = Signed::new(Domain::Consent, &consent, secret(1).signing());
         let offer = Offer { consent: Some(consent), ..offer };
-        let answers = fabric.ask(laptop, &offered(&offer));
+        let answers = fabric.hand(laptop, &offered(&offer));
         if holds {
             assert!(matches!(answers[..], [RunMessage::Accept(_)]), "{answers:?}");
         } else {
@@ -152,10 +153,10 @@ fn a_yes_that_holds_for_longer_than_one_may_is_none() {
 
 /// The laptop's step runs on the server, and what it calls runs on the laptop.
 fn calls_back() -> (Fabric, Offer) {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     let offer = fabric.offer(1, run_of(1), &[1], "hello", "echo.pass");
     let laptop = fabric.run_stream();
-    fabric.ask(laptop, &offered(&offer));
+    fabric.hand(laptop, &offered(&offer));
     call(&mut fabric);
     assert_eq!((fabric.devices[0].begun, fabric.devices[1].begun), (1, 1));
     (fabric, offer)
@@ -175,11 +176,11 @@ fn call(fabric: &mut Fabric) -> ExecutionId {
 fn a_later_try_calls_although_what_the_one_before_called_is_still_being_stopped() {
     let (mut fabric, offer) = calls_back();
     // The server stops what it called, and the laptop does not hear of it.
-    fabric.lose = Some(|message| matches!(message, RunMessage::Cancel(_)));
+    fabric.lose = Some(|sent| matches!(sent.run(), Some(RunMessage::Cancel(_))));
     let laptop = fabric.run_stream();
-    fabric.ask(laptop, &RunMessage::Cancel(offer.attempt.clone()));
+    fabric.hand(laptop, &RunMessage::Cancel(offer.attempt.clone()));
     let later = Offer { attempt: Attempt { epoch: 2, ..offer.attempt.clone() }, ..offer };
-    assert!(matches!(fabric.ask(laptop, &offered(&later))[..], [RunMessage::Accept(_)]));
+    assert!(matches!(fabric.hand(laptop, &offered(&later))[..], [RunMessage::Accept(_)]));
     assert_eq!(fabric.devices[1].begun, 2);
     call(&mut fabric);
     assert_eq!(fabric.devices[1].answers, [], "it is under way, under the later try");

@@ -25,13 +25,13 @@ use weft_protocol::{
     value::Value,
 };
 
-use super::{ALLOW, Fabric, Stub, secret};
+use super::{ALLOW, Fabric, Rules, connected, support::secret};
 
-/// The stream on which the phone speaks to the server.
-pub(super) const PHONE: StreamId = StreamId(9_000 + Protocol::Run as u64);
+/// The stream on which the phone, whose core is not here, speaks to the server of runs.
+pub(super) const PHONE: StreamId = StreamId(9_000);
 
 fn once() -> Fabric {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     fabric.do_on_server("echo.once", EffectClass::AtMostOnce, false);
     fabric
 }
@@ -91,16 +91,17 @@ impl Fabric {
     }
 
     /// Hands the server a message on a stream, and gives what it says on that stream.
-    pub(super) fn ask(&mut self, stream: StreamId, message: &RunMessage) -> Vec<RunMessage> {
-        self.overheard.clear();
+    pub(super) fn hand(&mut self, stream: StreamId, message: &RunMessage) -> Vec<RunMessage> {
+        self.devices[1].said.clear();
         self.feed(1, Input::Frame { stream, bytes: codec::encode(message) });
         self.settle();
-        let heard = self.overheard.iter().filter(|(to, ..)| *to == stream);
+        let heard = self.devices[1].said.iter().filter(|(to, ..)| *to == stream);
         heard.map(|(_, bytes)| codec::decode(bytes, 1 << 20).unwrap()).collect()
     }
 
+    /// The stream on which the laptop speaks to the server of runs.
     pub(super) fn run_stream(&self) -> StreamId {
-        StreamId(self.run_streams * 100 + Protocol::Run as u64)
+        self.stream(0, 1, Protocol::Run).expect("they are connected")
     }
 
     pub(super) fn offer(
@@ -161,17 +162,17 @@ fn what_must_happen_once_happens_once_and_leaves_nothing_behind() {
 
 #[test]
 fn a_cut_before_the_acknowledgement_closes_the_try_and_another_runs() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
-    fabric.lose = Some(|message| matches!(message, RunMessage::IntentAck(_)));
+    let mut fabric = connected(ALLOW, ALLOW);
+    fabric.lose = Some(|sent| matches!(sent.run(), Some(RunMessage::IntentAck(_))));
     fabric.do_on_server("echo.once", EffectClass::AtMostOnce, false);
     let kept = fabric.kept(1);
     assert!(matches!(kept.as_slice(), [Executed { stage: Stage::Intended, .. }]), "{kept:?}");
-    fabric.disconnect();
+    fabric.part(0, 1);
     let kept = fabric.kept(1);
     assert!(matches!(kept.as_slice(), [Executed { stage: Stage::Closed(None), .. }]), "{kept:?}");
     assert_eq!(fabric.devices[1].begun, 0);
     fabric.lose = None;
-    fabric.connect();
+    fabric.meet(0, 1);
     assert_eq!(fabric.devices[1].begun, 1, "under the next epoch");
     fabric.finish(1, Ok("hello".into()));
     assert_eq!(fabric.state(), Some(RunState::Done));
@@ -180,11 +181,11 @@ fn a_cut_before_the_acknowledgement_closes_the_try_and_another_runs() {
 
 #[test]
 fn a_stream_in_place_of_the_one_that_carried_the_intent_is_a_cut() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
-    fabric.lose = Some(|message| matches!(message, RunMessage::IntentAck(_)));
+    let mut fabric = connected(ALLOW, ALLOW);
+    fabric.lose = Some(|sent| matches!(sent.run(), Some(RunMessage::IntentAck(_))));
     fabric.do_on_server("echo.once", EffectClass::AtMostOnce, false);
     fabric.lose = None;
-    fabric.open(Protocol::Run);
+    fabric.open(0, 1, Protocol::Run);
     fabric.settle();
     assert_eq!(fabric.devices[1].begun, 1);
     let epochs: Vec<_> = fabric.kept(1).into_iter().map(|kept| kept.attempt.epoch).collect();
@@ -193,11 +194,11 @@ fn a_stream_in_place_of_the_one_that_carried_the_intent_is_a_cut() {
 
 #[test]
 fn an_intent_that_nobody_acknowledges_is_closed_when_its_lease_ends() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
-    fabric.lose = Some(|message| {
+    let mut fabric = connected(ALLOW, ALLOW);
+    fabric.lose = Some(|sent| {
         matches!(
-            message,
-            RunMessage::IntentAck(_) | RunMessage::Cancel(_) | RunMessage::NotBegun(_)
+            sent.run(),
+            Some(RunMessage::IntentAck(_) | RunMessage::Cancel(_) | RunMessage::NotBegun(_))
         )
     });
     fabric.do_on_server("echo.once", EffectClass::AtMostOnce, false);
@@ -210,12 +211,12 @@ fn an_intent_that_nobody_acknowledges_is_closed_when_its_lease_ends() {
 
 #[test]
 fn an_executor_that_lost_its_power_before_the_acknowledgement_says_not_begun() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
-    fabric.lose = Some(|message| matches!(message, RunMessage::IntentAck(_)));
+    let mut fabric = connected(ALLOW, ALLOW);
+    fabric.lose = Some(|sent| matches!(sent.run(), Some(RunMessage::IntentAck(_))));
     fabric.do_on_server("echo.once", EffectClass::AtMostOnce, false);
     fabric.lose = None;
     fabric.restart(1);
-    fabric.connect();
+    fabric.meet(0, 1);
     assert_eq!(fabric.devices[1].begun, 1, "under the next epoch");
     fabric.finish(1, Ok("hello".into()));
     assert_eq!(fabric.state(), Some(RunState::Done));
@@ -225,7 +226,7 @@ fn an_executor_that_lost_its_power_before_the_acknowledgement_says_not_begun() {
 fn an_executor_that_lost_its_power_while_it_acted_leaves_it_uncertain() {
     let mut fabric = once();
     fabric.restart(1);
-    fabric.connect();
+    fabric.meet(0, 1);
     assert_eq!(fabric.ended_last(), Some((RunState::Uncertain, Some(Outcome::Uncertain))));
     assert_eq!(fabric.devices[1].begun, 1);
     assert_eq!(fabric.steps(1), ["executor allow", "uncertain"]);
@@ -239,7 +240,7 @@ fn an_owner_that_lost_its_power_hears_how_it_ended() {
         if early {
             fabric.finish(1, Ok("hello".into()));
         }
-        fabric.connect();
+        fabric.meet(0, 1);
         if !early {
             assert_eq!(fabric.state(), None);
             fabric.finish(1, Ok("hello".into()));
@@ -263,10 +264,10 @@ fn an_owner_that_lost_its_power_and_hears_nothing_says_that_it_is_uncertain() {
 #[test]
 fn a_device_that_comes_back_in_time_says_how_it_ended() {
     let mut fabric = once();
-    fabric.disconnect();
+    fabric.part(0, 1);
     fabric.finish(1, Ok("hello".into()));
     assert_eq!(fabric.state(), None, "it is waited for");
-    fabric.connect();
+    fabric.meet(0, 1);
     assert_eq!(fabric.state(), Some(RunState::Done));
 }
 
@@ -277,7 +278,7 @@ fn a_stopped_step_that_acts_is_uncertain_and_one_that_only_writes_is_stopped() {
         ("echo.write", EffectClass::Idempotent, RunState::Cancelled),
     ];
     for (capability, effect, expected) in cases {
-        let mut fabric = Fabric::new(ALLOW, ALLOW);
+        let mut fabric = connected(ALLOW, ALLOW);
         fabric.do_on_server(capability, effect, false);
         fabric.cancel();
         assert_eq!(fabric.devices[1].stopped.len(), 1);
@@ -287,9 +288,9 @@ fn a_stopped_step_that_acts_is_uncertain_and_one_that_only_writes_is_stopped() {
 
 #[test]
 fn a_stop_that_is_never_answered_does_not_say_that_nothing_happened() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     fabric.do_on_server("echo.write", EffectClass::Idempotent, false);
-    fabric.cut = true;
+    fabric.lose = Some(|_| true);
     fabric.cancel();
     assert_eq!(fabric.state(), None);
     fabric.wait(Duration::from_secs(6));
@@ -298,63 +299,63 @@ fn a_stop_that_is_never_answered_does_not_say_that_nothing_happened() {
 
 #[test]
 fn what_another_device_asked_for_is_not_told_and_not_touched() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     fabric.phone();
     let run = RunId::from_bytes([5; 16]);
     let laptop = fabric.run_stream();
     let offer = fabric.offer(1, run, &[1], "hello", "echo.say");
-    assert!(matches!(fabric.ask(laptop, &offered(&offer))[..], [RunMessage::Accept(_)]));
+    assert!(matches!(fabric.hand(laptop, &offered(&offer))[..], [RunMessage::Accept(_)]));
     let other = Offer { arguments: Value::map([("text", Value::from("other"))]), ..offer.clone() };
 
     // The phone, in the laptop's name: as the owner, and as if an agent of the laptop's ran on it.
-    assert_eq!(refusal(&fabric.ask(PHONE, &offered(&offer))), Some(Refusal::Denied));
+    assert_eq!(refusal(&fabric.hand(PHONE, &offered(&offer))), Some(Refusal::Denied));
     let inquire = RunMessage::Inquire(offer.attempt.clone());
-    assert_eq!(refusal(&fabric.ask(PHONE, &inquire)), Some(Refusal::Denied));
+    assert_eq!(refusal(&fabric.hand(PHONE, &inquire)), Some(Refusal::Denied));
     let forged = Offer { callers: vec!["echo.relay".parse().unwrap()], ..offer.clone() };
-    assert_eq!(refusal(&fabric.ask(PHONE, &offered(&forged))), Some(Refusal::Denied));
+    assert_eq!(refusal(&fabric.hand(PHONE, &offered(&forged))), Some(Refusal::Denied));
     // The laptop, for something else under the same try: while it runs, and after.
-    assert_eq!(refusal(&fabric.ask(laptop, &offered(&other))), Some(Refusal::Invalid));
-    fabric.lose = Some(|message| matches!(message, RunMessage::Done { .. }));
+    assert_eq!(refusal(&fabric.hand(laptop, &offered(&other))), Some(Refusal::Invalid));
+    fabric.lose = Some(|sent| matches!(sent.run(), Some(RunMessage::Done { .. })));
     fabric.finish(1, Ok("a secret".into()));
-    assert_eq!(refusal(&fabric.ask(laptop, &offered(&other))), Some(Refusal::Invalid));
-    assert_eq!(refusal(&fabric.ask(PHONE, &offered(&offer))), Some(Refusal::Denied));
-    assert!(fabric.ask(PHONE, &RunMessage::DoneAck(offer.attempt.clone())).is_empty());
-    assert!(fabric.ask(PHONE, &RunMessage::Open(vec![])).is_empty());
+    assert_eq!(refusal(&fabric.hand(laptop, &offered(&other))), Some(Refusal::Invalid));
+    assert_eq!(refusal(&fabric.hand(PHONE, &offered(&offer))), Some(Refusal::Denied));
+    assert!(fabric.hand(PHONE, &RunMessage::DoneAck(offer.attempt.clone())).is_empty());
+    assert!(fabric.hand(PHONE, &RunMessage::Open(vec![])).is_empty());
     // What the laptop asked for is there as it was.
-    let answers = fabric.ask(laptop, &offered(&offer));
+    let answers = fabric.hand(laptop, &offered(&offer));
     assert!(matches!(answers[..], [RunMessage::Done { outcome: Outcome::Value { .. }, .. }]));
     assert_eq!(fabric.devices[1].begun, 1);
 }
 
 #[test]
 fn a_step_under_a_later_try_of_its_caller_is_another_and_a_stranger_meets_neither() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     fabric.phone();
     let run = RunId::from_bytes([5; 16]);
     let laptop = fabric.run_stream();
     let mut offer = fabric.offer(1, run, &[1, 1], "hello", "echo.say");
-    fabric.ask(laptop, &offered(&offer));
+    fabric.hand(laptop, &offered(&offer));
     fabric.finish(1, Ok("for the laptop".into()));
     // The same step, asked for by the phone, on which the laptop's agent might run: it is done anew.
-    assert!(matches!(fabric.ask(PHONE, &offered(&offer))[..], [RunMessage::Accept(_)]));
+    assert!(matches!(fabric.hand(PHONE, &offered(&offer))[..], [RunMessage::Accept(_)]));
     fabric.finish(1, Ok("for the phone".into()));
     offer.attempt.above = vec![2];
-    assert!(matches!(fabric.ask(laptop, &offered(&offer))[..], [RunMessage::Accept(_)]));
+    assert!(matches!(fabric.hand(laptop, &offered(&offer))[..], [RunMessage::Accept(_)]));
     assert_eq!(fabric.devices[1].begun, 3);
     offer.attempt.above = vec![1];
-    assert_eq!(refusal(&fabric.ask(laptop, &offered(&offer))), Some(Refusal::Invalid));
+    assert_eq!(refusal(&fabric.hand(laptop, &offered(&offer))), Some(Refusal::Invalid));
 }
 
 #[test]
 fn a_device_that_asks_in_anothers_name_must_be_allowed_itself() {
-    let barred = Stub { barred: Some("phone"), ..ALLOW };
-    let mut fabric = Fabric::new(ALLOW, barred);
+    let barred = Rules { barred: Some("phone"), ..ALLOW };
+    let mut fabric = connected(ALLOW, barred);
     fabric.phone();
     let run = RunId::from_bytes([5; 16]);
     let offer = fabric.offer(1, run, &[1, 1], "hello", "echo.say");
-    assert_eq!(refusal(&fabric.ask(PHONE, &offered(&offer))), Some(Refusal::Denied));
+    assert_eq!(refusal(&fabric.hand(PHONE, &offered(&offer))), Some(Refusal::Denied));
     let laptop = fabric.run_stream();
-    assert!(matches!(fabric.ask(laptop, &offered(&offer))[..], [RunMessage::Accept(_)]));
+    assert!(matches!(fabric.hand(laptop, &offered(&offer))[..], [RunMessage::Accept(_)]));
     // The record names who asked beside whose run it is.
     let asked = |body| {
         let Body::Intent { device, owner, decision, .. } = body else { return None };
@@ -367,64 +368,68 @@ fn a_device_that_asks_in_anothers_name_must_be_allowed_itself() {
 
 #[test]
 fn what_is_kept_is_not_told_against_the_rules() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     let run = RunId::from_bytes([5; 16]);
     let laptop = fabric.run_stream();
     let offer = fabric.offer(1, run, &[1], "hello", "echo.say");
-    fabric.ask(laptop, &offered(&offer));
-    fabric.lose = Some(|message| matches!(message, RunMessage::Done { .. }));
+    fabric.hand(laptop, &offered(&offer));
+    fabric.lose = Some(|sent| matches!(sent.run(), Some(RunMessage::Done { .. })));
     fabric.finish(1, Ok("a secret".into()));
-    fabric.devices[1].policy.executor = Effect::Deny;
-    assert_eq!(refusal(&fabric.ask(laptop, &offered(&offer))), Some(Refusal::Denied));
+    fabric.devices[1].rules.executor = Effect::Deny;
+    assert_eq!(refusal(&fabric.hand(laptop, &offered(&offer))), Some(Refusal::Denied));
 }
 
 #[test]
 fn a_try_that_its_owner_knows_the_end_of_never_runs_again() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     fabric.do_on_server("echo.write", EffectClass::Idempotent, false);
     let run = fabric.run();
     let mut offer = fabric.offer(1, run, &[1], "hello", "echo.write");
-    fabric.lose = Some(|message| matches!(message, RunMessage::Open(_)));
+    fabric.lose = Some(|sent| matches!(sent.run(), Some(RunMessage::Open(_))));
     fabric.finish(1, Ok("hello".into()));
     let [Executed { stage: Stage::Settled, .. }] = fabric.kept(1)[..] else {
         panic!("its last try is kept: {:?}", fabric.kept(1));
     };
     fabric.lose = None;
     let laptop = fabric.run_stream();
-    fabric.ask(laptop, &offered(&offer));
+    fabric.hand(laptop, &offered(&offer));
     assert_eq!(fabric.devices[1].begun, 1);
     offer.attempt.epoch = 0;
-    fabric.ask(laptop, &offered(&offer));
+    fabric.hand(laptop, &offered(&offer));
     assert_eq!(fabric.devices[1].begun, 1);
-    fabric.disconnect();
-    fabric.connect();
+    fabric.part(0, 1);
+    fabric.meet(0, 1);
     assert_eq!(fabric.kept(1), [], "each new stream says which runs are not settled");
 }
 
 #[test]
 fn a_yes_is_spent_by_the_step_that_it_was_given_for() {
-    let ask = Stub { owner: Effect::Ask, executor: Effect::Ask, ..ALLOW };
-    let mut fabric = Fabric::new(ask.clone(), ask);
+    let ask = Rules { owner: Effect::Ask, executor: Effect::Ask, ..ALLOW };
+    let mut fabric = connected(ask, ask);
     fabric.do_on_server("echo.say", EffectClass::ReadOnly, true);
-    fabric.keep_offers = true;
+    let from = fabric.sent.len();
     let run = fabric.run();
     let yes = Command::Consent { run, step: StepId(vec![1]), yes: true };
     fabric.feed(0, Input::Command { door: DoorId(1), command: yes });
     fabric.settle();
     assert_eq!(fabric.devices[1].begun, 1);
-    let offer = fabric.offers.pop().expect("it was offered");
+    let offer = fabric.sent[from..].iter().rev().find_map(|sent| match sent.run() {
+        Some(RunMessage::Offer(offer)) => Some(*offer),
+        _ => None,
+    });
+    let offer = offer.expect("it was offered");
     // The power goes while it runs: the try may run again, and the yes is spent.
     fabric.restart(1);
-    fabric.lose = Some(|_| true);
-    fabric.connect();
+    fabric.lose = Some(|sent| sent.run().is_some());
+    fabric.meet(0, 1);
     let laptop = fabric.run_stream();
-    let answers = fabric.ask(laptop, &offered(&offer));
+    let answers = fabric.hand(laptop, &offered(&offer));
     let [RunMessage::Refuse { failure, .. }] = &answers[..] else { panic!("{answers:?}") };
     assert!(failure.reason.contains("the consent was spent"), "{failure:?}");
     // Under another epoch it is for something else.
     let mut later = offer;
     later.attempt.epoch += 1;
-    let answers = fabric.ask(laptop, &offered(&later));
+    let answers = fabric.hand(laptop, &offered(&later));
     let [RunMessage::Refuse { failure, .. }] = &answers[..] else { panic!("{answers:?}") };
     assert!(failure.reason.contains("for something else"), "{failure:?}");
     assert_eq!(fabric.devices[1].begun, 1);
@@ -432,11 +437,11 @@ fn a_yes_is_spent_by_the_step_that_it_was_given_for() {
 
 #[test]
 fn what_is_agreed_to_late_is_decided_again() {
-    let ask = Stub { owner: Effect::Ask, ..ALLOW };
-    let mut fabric = Fabric::new(ask, ALLOW);
+    let ask = Rules { owner: Effect::Ask, ..ALLOW };
+    let mut fabric = connected(ask, ALLOW);
     fabric.say_on_server(true);
     let run = fabric.run();
-    fabric.devices[0].policy.owner = Effect::Deny;
+    fabric.devices[0].rules.owner = Effect::Deny;
     let revoke = Command::Revoke { device: "phone".into() };
     fabric.feed(0, Input::Command { door: DoorId(2), command: revoke });
     fabric.settle();
@@ -456,7 +461,7 @@ fn what_is_asked_is_denied_when_the_door_closes_or_its_device_is_put_out() {
         fabric.feed(0, Input::Command { door: DoorId(2), command });
     };
     for happens in [door as fn(&mut Fabric), revoke] {
-        let mut fabric = Fabric::new(Stub { owner: Effect::Ask, ..ALLOW }, ALLOW);
+        let mut fabric = connected(Rules { owner: Effect::Ask, ..ALLOW }, ALLOW);
         fabric.say_on_server(true);
         happens(&mut fabric);
         fabric.settle();
@@ -467,7 +472,7 @@ fn what_is_asked_is_denied_when_the_door_closes_or_its_device_is_put_out() {
 
 #[test]
 fn a_stopped_agent_calls_nobody() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     fabric.do_on_server("echo.relay", EffectClass::ReadOnly, false);
     let (execution, _) = fabric.devices[1].executions[0].clone();
     fabric.cancel();
@@ -501,17 +506,18 @@ fn a_journal_that_cant_be_read_ends_its_run_as_uncertain_and_is_told() {
 
 #[test]
 fn the_end_of_a_failed_call_says_where_its_reason_comes_from() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     let laptop = fabric.run_stream();
     let run = RunId::from_bytes([5; 16]);
     let offer = fabric.offer(1, run, &[1, 1], "hello", "echo.say");
     let labels = [weft_protocol::graph::Label::Private].into();
     let offer = Offer { labels, ..offer };
-    fabric.ask(laptop, &offered(&offer));
-    fabric.overheard.clear();
+    fabric.hand(laptop, &offered(&offer));
+    fabric.devices[1].said.clear();
     let failure = weft_protocol::run::Failure { refusal: Refusal::Failed, reason: "it".into() };
     fabric.finish(1, Err(failure));
-    let done = fabric.overheard.iter().find_map(|(_, bytes)| match codec::decode(bytes, 1 << 20) {
+    let heard = fabric.devices[1].said.iter().filter(|(to, ..)| *to == laptop);
+    let done = heard.map(|(_, bytes)| codec::decode(bytes, 1 << 20)).find_map(|it| match it {
         Ok(RunMessage::Done { labels, .. }) => Some(labels),
         _ => None,
     });
@@ -520,15 +526,15 @@ fn the_end_of_a_failed_call_says_where_its_reason_comes_from() {
 
 #[test]
 fn what_the_rules_come_to_ask_about_is_not_done_without_a_yes() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     let laptop = fabric.run_stream();
     let offer = fabric.offer(1, RunId::from_bytes([5; 16]), &[1], "hello", "echo.once");
-    assert!(matches!(fabric.ask(laptop, &offered(&offer))[..], [RunMessage::Intent(_)]));
-    fabric.devices[1].policy.executor = Effect::Ask;
+    assert!(matches!(fabric.hand(laptop, &offered(&offer))[..], [RunMessage::Intent(_)]));
+    fabric.devices[1].rules.executor = Effect::Ask;
     let revoke = Command::Revoke { device: "phone".into() };
     fabric.feed(0, Input::Command { door: DoorId(2), command: revoke });
     fabric.settle();
-    let answers = fabric.ask(laptop, &RunMessage::IntentAck(offer.attempt));
+    let answers = fabric.hand(laptop, &RunMessage::IntentAck(offer.attempt));
     let [RunMessage::Done { outcome: Outcome::Failed(failure), .. }] = &answers[..] else {
         panic!("{answers:?}");
     };
@@ -539,13 +545,13 @@ fn what_the_rules_come_to_ask_about_is_not_done_without_a_yes() {
 
 #[test]
 fn a_try_that_never_came_is_closed_without_a_second_end_of_the_one_before() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     let laptop = fabric.run_stream();
     let offer = fabric.offer(1, RunId::from_bytes([5; 16]), &[1], "hello", "echo.write");
-    fabric.ask(laptop, &offered(&offer));
+    fabric.hand(laptop, &offered(&offer));
     fabric.finish(1, Ok("hello".into()));
     let later = Attempt { epoch: 2, ..offer.attempt };
-    let answers = fabric.ask(laptop, &RunMessage::Inquire(later));
+    let answers = fabric.hand(laptop, &RunMessage::Inquire(later));
     assert!(matches!(answers[..], [RunMessage::NotBegun(_)]), "{answers:?}");
     assert_eq!(fabric.steps(1), ["executor allow", "done"]);
     assert_eq!(fabric.kept(1)[0].intent, None);
@@ -558,7 +564,7 @@ fn an_output_that_is_too_large_is_none_though_its_step_may_have_had_its_effect()
         ("echo.write", EffectClass::Idempotent, RunState::Uncertain),
     ];
     for (capability, effect, expected) in cases {
-        let mut fabric = Fabric::new(ALLOW, ALLOW);
+        let mut fabric = connected(ALLOW, ALLOW);
         fabric.do_on_server(capability, effect, false);
         let offer = fabric.offer(1, fabric.run(), &[1], "hello", capability);
         let value = Value::from("x".repeat(300 << 10));
@@ -584,7 +590,7 @@ fn a_reason_that_fits_into_no_frame_is_cut() {
 
 #[test]
 fn what_a_device_that_is_put_out_wrote_is_vouched_for_in_the_batch_that_puts_it_out() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     let vouch = Vouch {
         key: DocumentKey::first(DocumentId::from_bytes([5; 16])),
         device: secret(3).id(),

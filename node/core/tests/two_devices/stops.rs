@@ -13,31 +13,30 @@ use weft_protocol::{
     run::{Outcome, RunState},
 };
 
-use super::{ALLOW, Fabric, step};
+use super::{ALLOW, Fabric, connected, step};
 
 /// A run of two steps on the server, the second after the first, that its person stopped while the
 /// server did not hear it, and of which the laptop lost its power when the person had been told.
 fn stopped_and_crashed(capability: &str, effect: EffectClass) -> Fabric {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     let second = Step {
         after: [StepIndex(1)].into(),
         ..step(2, "echo.write", EffectClass::Idempotent, Some("server"))
     };
-    fabric.carry_out(vec![step(1, capability, effect, Some("server")), second], false);
+    fabric.carry_out_steps(0, vec![step(1, capability, effect, Some("server")), second], false);
     assert_eq!(fabric.devices[1].begun, 1);
-    fabric.cut = true;
+    fabric.lose = Some(|_| true);
     fabric.cancel();
     assert_eq!(fabric.devices[0].replies.last(), Some(&Reply::Done));
     assert_eq!(fabric.state(), None, "the server has not said how it stands");
-    let laptop = fabric.id(0);
-    fabric.feed(1, Input::Disconnected { device: laptop });
-    fabric.start_anew(0);
+    fabric.crash(0);
+    fabric.lose = None;
     fabric
 }
 
 #[test]
 fn a_stop_is_on_the_disk_before_the_person_is_told() {
-    let mut fabric = Fabric::new(ALLOW, ALLOW);
+    let mut fabric = connected(ALLOW, ALLOW);
     fabric.do_on_server("echo.write", EffectClass::Idempotent, false);
     let run = fabric.run();
     fabric.feed(0, Input::Command { door: DoorId(2), command: Command::Cancel { run } });
@@ -66,7 +65,7 @@ fn a_stopped_run_does_not_go_on_after_a_crash() {
     ];
     for (capability, effect, expected) in cases {
         let mut fabric = stopped_and_crashed(capability, effect);
-        fabric.connect();
+        fabric.meet(0, 1);
         assert_eq!(fabric.devices[1].stopped.len(), 1, "{capability}: the server was told");
         assert_eq!(fabric.state(), Some(expected), "{capability}");
         assert_eq!(fabric.devices[1].begun, 1, "{capability}: the next step never began");
@@ -79,7 +78,7 @@ fn a_stopped_run_does_not_go_on_after_a_crash() {
 fn what_ended_before_the_server_heard_of_the_stop_is_believed_and_nothing_follows_it() {
     let mut fabric = stopped_and_crashed("echo.write", EffectClass::Idempotent);
     fabric.finish(1, Ok("hello".into()));
-    fabric.connect();
+    fabric.meet(0, 1);
     let (state, outcome) = fabric.ended_last().unwrap();
     assert_eq!(state, RunState::Cancelled);
     assert!(matches!(outcome, Some(Outcome::Value { .. })), "{outcome:?}");
