@@ -16,8 +16,8 @@ pub(crate) struct Rate {
     pub(crate) each_second: u32,
 }
 
-/// Trust travels in messages of up to 64 KiB each, of which the burst holds 16 MiB: the largest
-/// graph that is taken. That of 20 devices over years is a handful. A change is one.
+/// Trust travels in messages of up to 64 KiB each, of which the burst holds 16 MiB at most: the
+/// largest graph that is taken. That of 20 devices over years is a handful. A change is one.
 const TRUST: Rate = Rate { burst: 256, each_second: 8 };
 
 /// Each of 20 devices renews its record every 15 s and when it changes, and each passes on what it
@@ -108,7 +108,8 @@ struct Account {
 
 /// Of each device: what it may still send.
 ///
-/// It outlives streams and connections, so that nobody gains by opening new ones.
+/// It outlives streams, and of a member connections too, so that nobody gains by opening new ones. Of
+/// a stranger it lasts as long as it is connected: what it may send is bounded otherwise.
 #[derive(Debug, Default)]
 pub(crate) struct Allowances(BTreeMap<DeviceId, Account>);
 
@@ -141,7 +142,7 @@ impl Allowances {
         account.judge(has)
     }
 
-    /// Forgets devices that are neither kept nor short of anything.
+    /// Forgets all other devices.
     pub(crate) fn retain(&mut self, kept: impl Fn(&DeviceId) -> bool) {
         self.0.retain(|device, _| kept(device));
     }

@@ -3,7 +3,8 @@
 //! [`Net`] starts one task that owns the main swarm. It listens on QUIC and on TCP (Noise, Yamux)
 //! at one port number, lets members in, and gives strangers identify, ping and one bounded stream
 //! of trust; [`pairing`] is the second, short-lived endpoint with a throw-away key, and [`recovery`]
-//! dials devices for a machine that has nothing but the recovery words. No type of libp2p leaves this crate: devices are [`DeviceId`]s, addresses are multiaddrs as text.
+//! dials devices for a machine that has nothing but the recovery words. No type of libp2p leaves this
+//! crate: devices are [`DeviceId`]s, addresses are multiaddrs as text.
 //!
 //! One walk through the loop: a [`Command`] changes what is wanted (members, addresses, a frame to
 //! send); what falls due fires (a stranger's time is up, a member is dialled again); what streams
@@ -295,7 +296,7 @@ pub enum TurnedAway {
     /// It sent more than a stranger may.
     #[error("too many bytes")]
     TooManyBytes,
-    /// It sent more frames, or opened more streams, than an honest peer does.
+    /// It sent more frames than an honest peer does.
     #[error("too many frames")]
     TooManyFrames,
     /// What it sends is no message.

@@ -33,7 +33,10 @@ use tokio_util::{
     codec::Framed,
     compat::{Compat, FuturesAsyncReadCompatExt as _},
 };
-use weft_protocol::{id::EndpointId, pairing::PAIRING_FRAME_BYTES_MAX};
+use weft_protocol::{
+    id::EndpointId,
+    pairing::{PAIRING_FRAME_BYTES_MAX, PAIRING_PROTOCOL},
+};
 
 use crate::{
     Reach, StartError, address,
@@ -42,7 +45,7 @@ use crate::{
     peer, swarm,
 };
 
-const PROTOCOL: StreamProtocol = StreamProtocol::new("/weft/pair/1");
+const PROTOCOL: StreamProtocol = StreamProtocol::new(PAIRING_PROTOCOL);
 
 /// Connections at once. One joiner is expected; the rest is whoever else is on the network.
 const CONNECTIONS_MAX: u32 = 16;
@@ -59,9 +62,6 @@ const LISTEN_TIME: Duration = Duration::from_secs(2);
 
 /// Listeners report their interfaces one after another; after so long without one that was all.
 const LISTEN_QUIET: Duration = Duration::from_millis(100);
-
-/// How long a swarm stays up for the last frames after its owner is gone.
-const LINGER: Duration = Duration::from_millis(500);
 
 /// How long [`PairStream::finish`] waits for the other end.
 const FINISH_TIME: Duration = Duration::from_secs(2);
@@ -80,10 +80,7 @@ fn build(
     mdns: bool,
 ) -> Result<Swarm<Behaviour>, StartError> {
     let key = peer::keypair(seed);
-    let mdns = mdns
-        .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), key.public().to_peer_id()))
-        .transpose()
-        .map_err(|error| StartError::SetUp { what: "mDNS", source: error.into() })?;
+    let mdns = mdns.then(|| swarm::mdns(&key)).transpose()?;
     let behaviour = Behaviour {
         limits: swarm::limits(CONNECTIONS_MAX),
         mdns: Toggle::from(mdns),
@@ -220,18 +217,7 @@ async fn serve(
             _ => {}
         }
     }
-    linger(swarm).await;
-}
-
-/// Carries what was sent last, then ends.
-async fn linger(mut swarm: Swarm<Behaviour>) {
-    let carry = async {
-        loop {
-            swarm.select_next_some().await;
-        }
-    };
-    // That the time is up is the way in which it ends.
-    timeout(LINGER, carry).await.unwrap_or(());
+    swarm::linger(swarm).await;
 }
 
 /// Why a pairing endpoint was not reached.
@@ -389,24 +375,13 @@ async fn find(
 
 /// A stream whose swarm lives as long as it does.
 fn carried(
-    mut swarm: Swarm<Behaviour>,
+    swarm: Swarm<Behaviour>,
     local: EndpointId,
     target: EndpointId,
     stream: libp2p::Stream,
 ) -> PairStream {
     let (open, closed) = oneshot::channel();
-    tokio::spawn(async move {
-        let carry = async {
-            loop {
-                swarm.select_next_some().await;
-            }
-        };
-        tokio::select! {
-            () = carry => {}
-            _ = closed => {}
-        }
-        linger(swarm).await;
-    });
+    tokio::spawn(swarm::carry(swarm, closed));
     PairStream::new(local, target, stream, Some(open))
 }
 
@@ -571,7 +546,7 @@ mod tests {
         let tcp: Vec<_> =
             listener.addresses.iter().filter(|it| it.contains("/tcp/")).cloned().collect();
         drop(listener);
-        tokio::time::sleep(2 * LINGER).await;
+        tokio::time::sleep(2 * swarm::LINGER).await;
         let refused = pair_find([2; 32], |_| true, &tcp, PATIENCE).await;
         assert!(matches!(refused, Err(PairDialError::Unreachable { .. })), "{refused:?}");
         let refused = pair_find([2; 32], |_| true, &["/dns/x".to_owned()], PATIENCE).await;

@@ -20,7 +20,7 @@ use libp2p::{
 use thiserror::Error;
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_util::{
     codec::Framed,
@@ -36,7 +36,9 @@ use crate::{
     Reach, StartError, actor, address,
     frame::{FrameCodec, FrameError, Limit},
     gate::{Gate, GateEvent, Negotiated, Terms},
-    peer, swarm,
+    peer,
+    stream::HELLO_BYTES_MAX,
+    swarm,
 };
 
 /// Connections at once: one for each address of one machine, and more.
@@ -47,12 +49,6 @@ const ADDRESSES_MAX: usize = 16;
 
 /// The most devices that [`sight`] tells of.
 const SIGHTED_MAX: usize = 64;
-
-/// A hello takes some twenty bytes; unknown fields have room.
-const HELLO_BYTES_MAX: usize = 256;
-
-/// How long a swarm stays up for the last frames after its owner is gone.
-const LINGER: Duration = Duration::from_millis(500);
 
 /// Why no device was reached.
 #[derive(Debug, Error)]
@@ -150,14 +146,7 @@ pub async fn reach(
     let (stream, remote, at) = dialled.map_err(|_| ReachError::TimedOut)??;
     let local = device(swarm.local_peer_id()).expect("an Ed25519 key stands in its id");
     let (open, closed) = oneshot::channel();
-    tokio::spawn(async move {
-        tokio::select! {
-            () = carry(&mut swarm) => {}
-            _ = closed => {}
-        }
-        // That the time is up is the way in which it ends.
-        timeout(LINGER, carry(&mut swarm)).await.unwrap_or(());
-    });
+    tokio::spawn(swarm::carry(swarm, closed));
     let codec = FrameCodec::new(Limit::Frame(FRAME_BYTES_MAX));
     let framed = Framed::new(stream.compat(), codec);
     let mut stream = TrustStream { local, remote, address: at, framed, _open: open };
@@ -165,12 +154,6 @@ pub async fn reach(
         Ok(Ok(())) => Ok(stream),
         Ok(Err(why)) => Err(ReachError::NoDevice { why }),
         Err(_) => Err(ReachError::TimedOut),
-    }
-}
-
-async fn carry(swarm: &mut Swarm<Behaviour>) {
-    loop {
-        swarm.select_next_some().await;
     }
 }
 
@@ -303,8 +286,7 @@ pub async fn sight(
     time: Duration,
 ) -> Result<BTreeMap<DeviceId, Vec<String>>, StartError> {
     let key = peer::keypair(seed);
-    let behaviour = mdns::tokio::Behaviour::new(mdns::Config::default(), key.public().into())
-        .map_err(|error| StartError::SetUp { what: "mDNS", source: error.into() })?;
+    let behaviour = swarm::mdns(&key)?;
     let mut swarm = swarm::build(key, behaviour)?;
     let deadline = Instant::now() + time;
     let mut sighted: BTreeMap<DeviceId, Vec<String>> = BTreeMap::new();
@@ -333,6 +315,8 @@ fn device(peer: &PeerId) -> Option<DeviceId> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
     use crate::{Command, Config, Event, Net};
 

@@ -37,7 +37,7 @@ const OUTGOING_FRAMES_MAX: usize = 4096;
 const OUTGOING_BYTES_MAX: usize = 16 << 20;
 
 /// A hello takes some twenty bytes; unknown fields have room.
-const HELLO_BYTES_MAX: usize = 256;
+pub(crate) const HELLO_BYTES_MAX: usize = 256;
 
 /// Names one stream for as long as the node runs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

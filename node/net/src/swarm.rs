@@ -2,6 +2,7 @@
 
 use std::{io, num::NonZeroU8, time::Duration};
 
+use futures::StreamExt as _;
 use libp2p::{
     Swarm, SwarmBuilder, Transport as _, TransportError, connection_limits,
     core::upgrade::Version,
@@ -14,6 +15,7 @@ use libp2p::{
 };
 use rustix::net::sockopt;
 use thiserror::Error;
+use tokio::{sync::oneshot, time::timeout};
 use weft_protocol::frame::Protocol;
 
 use crate::{
@@ -37,8 +39,7 @@ const CONNECTIONS_FOR_PEER_MAX: u32 = 4;
 const CONNECTIONS_MAX: u32 = 128;
 
 /// Strangers at once. Each costs a handshake, a stream of 320 KiB that is heard, and until it is cut
-/// what its few streams have under way ([`QUIC_CONNECTION_WINDOW_BYTES`] at worst): a hundred
-/// megabytes in all if each comes from another address.
+/// what its few streams have under way ([`QUIC_CONNECTION_WINDOW_BYTES`] at worst): 133 MiB in all.
 const STRANGERS_MAX: usize = 16;
 
 /// Strangers at once from one source address.
@@ -84,6 +85,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// alone, and only when somebody connects; what one connection may hold is bounded by its streams.
 const MEMORY_SHARE_MAX: f64 = 0.8;
 
+/// How long a short-lived swarm stays up for the last frames after its owner is gone.
+pub(crate) const LINGER: Duration = Duration::from_millis(500);
+
 /// How often a port that was free is chosen anew because somebody took it meanwhile.
 const PORT_TRIES_MAX: usize = 16;
 
@@ -127,15 +131,7 @@ pub(crate) struct Behaviour {
 
 /// Builds the main swarm, which does not listen yet.
 pub(crate) fn main(key: Keypair, mdns: bool) -> Result<Swarm<Behaviour>, StartError> {
-    let set_up_mdns = || mdns::tokio::Behaviour::new(mdns::Config::default(), key.public().into());
-    let mdns = if mdns {
-        Some(
-            set_up_mdns()
-                .map_err(|error| StartError::SetUp { what: "mDNS", source: error.into() })?,
-        )
-    } else {
-        None
-    };
+    let mdns = mdns.then(|| self::mdns(&key)).transpose()?;
     let names = |protocols: &[Protocol]| protocols.iter().map(|p| crate::actor::name(*p)).collect();
     let gate = Gate::new(Terms {
         member: names(&Protocol::SPOKEN),
@@ -161,6 +157,33 @@ pub(crate) fn main(key: Keypair, mdns: bool) -> Result<Swarm<Behaviour>, StartEr
         gate,
     };
     assemble(key, behaviour, Some(members))
+}
+
+/// What finds others on the local network, and is found by them.
+pub(crate) fn mdns(key: &Keypair) -> Result<mdns::tokio::Behaviour, StartError> {
+    mdns::tokio::Behaviour::new(mdns::Config::default(), key.public().into())
+        .map_err(|error| StartError::SetUp { what: "mDNS", source: error.into() })
+}
+
+/// Carries a swarm's streams until its owner, who holds the other end, is gone.
+pub(crate) async fn carry<B: NetworkBehaviour>(mut swarm: Swarm<B>, closed: oneshot::Receiver<()>) {
+    tokio::select! {
+        () = run(&mut swarm) => {}
+        _ = closed => {}
+    }
+    linger(swarm).await;
+}
+
+/// Carries what was sent last, then ends.
+pub(crate) async fn linger<B: NetworkBehaviour>(mut swarm: Swarm<B>) {
+    // That the time is up is the way in which it ends.
+    timeout(LINGER, run(&mut swarm)).await.unwrap_or(());
+}
+
+async fn run<B: NetworkBehaviour>(swarm: &mut Swarm<B>) {
+    loop {
+        swarm.select_next_some().await;
+    }
 }
 
 /// The limits on connections, whoever makes them.

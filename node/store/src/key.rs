@@ -130,11 +130,11 @@ pub enum KeyError {
         source: io::Error,
     },
     /// The credential is no secret that a machine drew.
-    #[error("take the credential {}: it has {len} bytes, and at least {} are needed", path.display(), credential::LEN_MIN)]
+    #[error("take the credential {}: it has {len} bytes, and {} to {} are taken", path.display(), credential::LEN_MIN, credential::LEN_MAX)]
     WeakCredential {
         /// Where it is.
         path: PathBuf,
-        /// How many it has.
+        /// How many it has; of more than [`credential::LEN_MAX`] only that it has more.
         len: usize,
     },
     /// There is no keychain, or it does not do what it should.

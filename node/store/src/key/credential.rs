@@ -3,12 +3,7 @@
 //!
 //! The parameters are deterministic CBOR: `{0: salt[16]}`.
 
-use std::{
-    fmt,
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::{fmt, fs::File, io::Read as _, path::Path};
 
 use minicbor::{Decode, Encode};
 use weft_protocol::codec;
@@ -17,7 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::{
     KeyError,
     secrets::fill,
-    wrapping::{Keeping, Wrapping, WrappingKey},
+    wrapping::{self, Keeping, Wrapping, WrappingKey},
 };
 
 /// The credential's name: the file in the service's credentials folder.
@@ -28,11 +23,11 @@ pub const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 /// As many bytes as the key that is made of it: it is drawn by a machine, not thought of by a person.
 pub const LEN_MIN: usize = 32;
-const LEN_MAX: usize = 64 * 1024;
+/// More is no key that anybody drew.
+pub const LEN_MAX: usize = 64 * 1024;
 
 const CONTEXT: &str = "weft key file v1: systemd credential";
 const SALT_LEN: usize = 16;
-const PARAMETERS_LEN_MAX: usize = 128;
 
 /// The secret. Wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -43,14 +38,13 @@ impl Credential {
     ///
     /// # Errors
     ///
-    /// It is not there, or has fewer than [`LEN_MIN`] bytes.
+    /// It is not there, or has fewer than [`LEN_MIN`] or more than [`LEN_MAX`] bytes.
     pub fn read(directory: &Path) -> Result<Self, KeyError> {
         let path = directory.join(NAME);
-        let io = |path: PathBuf| move |source| KeyError::Credential { path, source };
         let mut bytes = Zeroizing::new(Vec::with_capacity(LEN_MAX + 1));
         File::open(&path)
             .and_then(|file| file.take(LEN_MAX as u64 + 1).read_to_end(&mut bytes))
-            .map_err(io(path.clone()))?;
+            .map_err(|source| KeyError::Credential { path: path.clone(), source })?;
         if !(LEN_MIN..=LEN_MAX).contains(&bytes.len()) {
             return Err(KeyError::WeakCredential { path, len: bytes.len() });
         }
@@ -87,8 +81,7 @@ impl Wrapping {
 
 /// The key that `parameters` make of a credential.
 pub(super) fn key(parameters: &[u8], credential: &Credential) -> Result<WrappingKey, KeyError> {
-    let Parameters { salt } = codec::decode(parameters, PARAMETERS_LEN_MAX)
-        .map_err(|source| KeyError::Parameters { source })?;
+    let Parameters { salt } = wrapping::parameters(parameters)?;
     Ok(derive(&salt, credential))
 }
 

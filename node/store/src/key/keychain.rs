@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{
     KeyError,
     secrets::fill,
-    wrapping::{Keeping, Wrapping, WrappingKey},
+    wrapping::{self, Keeping, Wrapping, WrappingKey},
 };
 
 /// Under which service its entries are found in the keychain.
@@ -20,10 +20,9 @@ pub const SERVICE: &str = "weft";
 
 /// Where the session's bus is. Without it there is no session to which a keychain belongs; a bus that is
 /// found in another way is another session's.
-pub const SESSION_BUS: &str = "DBUS_SESSION_BUS_ADDRESS";
+const SESSION_BUS: &str = "DBUS_SESSION_BUS_ADDRESS";
 
 const ID_LEN: usize = 16;
-const PARAMETERS_LEN_MAX: usize = 128;
 
 /// The keychain of this session. May block while it asks the user to open it; must not be used within an
 /// asynchronous runtime.
@@ -99,9 +98,7 @@ pub(super) fn forget(parameters: &[u8], keychain: &Keychain) -> Result<(), KeyEr
 }
 
 fn id(parameters: &[u8]) -> Result<[u8; ID_LEN], KeyError> {
-    let Parameters { id } = codec::decode(parameters, PARAMETERS_LEN_MAX)
-        .map_err(|source| KeyError::Parameters { source })?;
-    Ok(id)
+    wrapping::parameters(parameters).map(|Parameters { id }| id)
 }
 
 /// The entry's user, as the keychain calls it.

@@ -15,7 +15,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::{
     KeyError,
     secrets::fill,
-    wrapping::{Keeping, Wrapping, WrappingKey},
+    wrapping::{self, Keeping, Wrapping, WrappingKey},
 };
 
 /// A new passphrase has at least so many characters.
@@ -24,8 +24,6 @@ pub const CHARS_MIN: usize = 8;
 pub const BYTES_MAX: usize = 1024;
 
 const SALT_LEN: usize = 16;
-/// The parameters have some 30 bytes.
-const PARAMETERS_LEN_MAX: usize = 128;
 /// One machine in use, and whoever guesses has the same number of lanes as they have cores.
 const LANES: u32 = 1;
 
@@ -39,7 +37,7 @@ impl Passphrase {
         self.0.as_bytes()
     }
 
-    /// Whether it may become one: not empty, and of at least [`CHARS_MIN`] characters.
+    /// Whether it may become one: of at least [`CHARS_MIN`] characters.
     ///
     /// # Errors
     ///
@@ -92,7 +90,8 @@ impl Cost {
     const MEMORY_SHARE: u64 = 16;
     /// The most memory that a file may ask for: a planted one can't take the machine down.
     const MEMORY_KIB_MAX: u32 = 1024 * 1024;
-    /// The most memory times passes that a file may ask for: some 20 s on a slow machine.
+    /// The most memory times passes that a file may ask for: 85 times [`Self::FLOOR`], 17 s where that
+    /// takes 200 ms.
     const WORK_KIB_MAX: u64 = 16 * 1024 * 1024;
     /// In the middle of half a second and a second.
     const TRY_TIME: Duration = Duration::from_millis(750);
@@ -120,8 +119,8 @@ impl Cost {
         // Memory first: it costs whoever guesses with many cores the most.
         let by = [4, 2].into_iter().find(|by| fits(*by)).unwrap_or(1);
         let memory_kib = Self::FLOOR.memory_kib * by;
-        let a_pass = (floor * by).as_micros().max(1) / u128::from(Self::FLOOR.passes);
-        let passes = u32::try_from(Self::TRY_TIME.as_micros() / a_pass.max(1)).unwrap_or(u32::MAX);
+        let a_pass = (floor * by).as_micros() / u128::from(Self::FLOOR.passes);
+        let passes = u32::try_from(Self::TRY_TIME.as_micros() / a_pass).unwrap_or(u32::MAX);
         let most = u32::try_from(Self::WORK_KIB_MAX / u64::from(memory_kib)).unwrap_or(u32::MAX);
         Self { memory_kib, passes: passes.clamp(Self::FLOOR.passes, most) }
     }
@@ -159,7 +158,7 @@ struct Parameters {
 }
 
 impl Wrapping {
-    /// A new passphrase at the cost that fits this machine. Takes two to three seconds.
+    /// A new passphrase at the cost that fits this machine. Takes one to three seconds: the floor twice, and a try.
     ///
     /// # Errors
     ///
@@ -187,9 +186,7 @@ impl Wrapping {
 
 /// The key that `parameters` make of a passphrase.
 pub(super) fn key(parameters: &[u8], passphrase: &Passphrase) -> Result<WrappingKey, KeyError> {
-    let damaged = |source| KeyError::Parameters { source };
-    let Parameters { salt, memory_kib, passes } =
-        codec::decode(parameters, PARAMETERS_LEN_MAX).map_err(damaged)?;
+    let Parameters { salt, memory_kib, passes } = wrapping::parameters(parameters)?;
     let cost = Cost { memory_kib, passes };
     if !cost.is_bearable() {
         return Err(KeyError::TooCostly { cost });

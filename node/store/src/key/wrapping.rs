@@ -17,6 +17,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{KeyError, secrets::fill};
 
+/// A kind's parameters have some 30 bytes at most.
+const PARAMETERS_LEN_MAX: usize = 128;
+
 const NONCE_LEN: usize = 24;
 const TAG_LEN: usize = 16;
 
@@ -163,6 +166,11 @@ impl Wrapping {
             parameters: self.parameters.clone(),
         })
     }
+}
+
+/// Reads what a kind wrote down to find its key again.
+pub(super) fn parameters<P: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Result<P, KeyError> {
+    codec::decode(bytes, PARAMETERS_LEN_MAX).map_err(|source| KeyError::Parameters { source })
 }
 
 /// All of the file but its secrets, under the same numbers.
