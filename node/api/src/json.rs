@@ -23,7 +23,7 @@ use data_encoding::BASE64;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use weft_core::door::{DocumentView, Reply, TimerView};
-use weft_protocol::{codec, signed::Signed, time::WallTime};
+use weft_protocol::{codec, frame::FRAME_BYTES_MAX, signed::Signed, time::WallTime};
 
 use crate::{
     message::{DoorMessage, ModelView},
@@ -112,6 +112,11 @@ pub fn reply(reply: &Reply) -> Result<Value, Problem> {
 /// Signed bytes as they lie on a disk, base64.
 pub fn signed(signed: &Signed) -> String {
     BASE64.encode(&codec::encode(signed))
+}
+
+/// What [`signed`] wrote; `None`: it is no such thing. Whether the signature is good is another question.
+pub fn read_signed(value: &Value) -> Option<Signed> {
+    codec::decode(&BASE64.decode(value.as_str()?.as_bytes()).ok()?, FRAME_BYTES_MAX).ok()
 }
 
 /// A document; `text` is its field of that name, the words of a note.

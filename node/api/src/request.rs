@@ -38,12 +38,13 @@ use std::{collections::BTreeMap, fmt};
 use data_encoding::BASE64;
 use serde_json::{Map, Value};
 use weft_core::door::Command;
-use weft_protocol::{
-    codec, device::Role, frame::FRAME_BYTES_MAX, graph::StepId, id::RunId, signed::Signed,
-};
+use weft_protocol::{device::Role, graph::StepId, id::RunId, signed::Signed};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::problem::{ErrorKind, Problem};
+use crate::{
+    json,
+    problem::{ErrorKind, Problem},
+};
 
 /// The longest line that is taken: files travel in it, as base64.
 pub const REQUEST_BYTES_MAX: usize = 64 << 20;
@@ -306,13 +307,8 @@ impl<'v> Fields<'v> {
     fn statements(&self) -> Result<Vec<Signed>, Problem> {
         let list = self.0.get("statements").and_then(Value::as_array);
         let list = list.ok_or_else(|| wrong("the request has no list of statements"))?;
-        let read = |value: &Value| {
-            let bytes = BASE64.decode(value.as_str()?.as_bytes()).ok()?;
-            codec::decode(&bytes, FRAME_BYTES_MAX).ok()
-        };
-        let read =
-            list.iter().map(|value| read(value).ok_or_else(|| wrong("that is no statement")));
-        read.collect()
+        let read = |value| json::read_signed(value).ok_or_else(|| wrong("that is no statement"));
+        list.iter().map(read).collect()
     }
 
     fn run(&self) -> Result<RunId, Problem> {
@@ -351,7 +347,7 @@ mod tests {
             author: weft_protocol::id::DeviceId::from_bytes([4; 32]),
             signature: [5; 64],
         };
-        let line = json!({"ask": "take-statements", "statements": [crate::json::signed(&signed)]});
+        let line = json!({"ask": "take-statements", "statements": [json::signed(&signed)]});
         assert_eq!(core(line), Command::TakeStatements { statements: vec![signed] });
         for bad in [json!("AAAA"), json!(["AAAA"]), json!(["no base64"]), json!([7]), json!(null)] {
             let line = json!({"ask": "take-statements", "statements": bad});

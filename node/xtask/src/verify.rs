@@ -219,12 +219,8 @@ fn e2e(workspace: &Workspace) -> Outcome {
 }
 
 fn interop(workspace: &Workspace) -> Outcome {
-    let mut command = workspace.cargo();
-    let words = ["nextest", "run", "--locked", "--workspace", "--no-fail-fast"];
-    command
-        .args(words)
-        .args(["--success-output", "immediate", "-E", "package(weft-interop)"])
-        .env("WEFT_BIN", workspace.debug_binary("weft"));
+    let mut command = nextest_command(workspace, "package(weft-interop)");
+    command.args(["--success-output", "immediate"]);
     term::say(format_args!("$ {}", process::spelled(&command)));
     match process::watch(&mut command, INTEROP_LIMIT) {
         Ok((status, said)) if status.success() => {
@@ -265,10 +261,7 @@ fn built(workspace: &Workspace, name: &str) -> Command {
 
 /// Runs the tests that a filter names, all of them whatever fails.
 fn nextest(workspace: &Workspace, filter: &str) -> Outcome {
-    let mut command = workspace.cargo();
-    command
-        .args(["nextest", "run", "--locked", "--workspace", "--no-fail-fast", "-E", filter])
-        .env("WEFT_BIN", workspace.debug_binary("weft"));
+    let mut command = nextest_command(workspace, filter);
     if let Some(model) = test_model(workspace) {
         command.env("WEFT_TEST_MODEL", model);
     }
@@ -280,6 +273,15 @@ fn nextest(workspace: &Workspace, filter: &str) -> Outcome {
         Ok((status, told)) => Outcome::Failed(format!("cargo nextest ended with {status}\n{told}")),
         Err(error) => Outcome::Failed(error),
     }
+}
+
+/// The tests that a filter names, with the program that was built.
+fn nextest_command(workspace: &Workspace, filter: &str) -> Command {
+    let mut command = workspace.cargo();
+    command
+        .args(["nextest", "run", "--locked", "--workspace", "--no-fail-fast", "-E", filter])
+        .env("WEFT_BIN", workspace.debug_binary("weft"));
+    command
 }
 
 /// The file that tests of the model read: theirs to skip, saying so, when it is not set.

@@ -92,8 +92,6 @@ pub(super) fn head(head: &Head) -> Value {
 
 /// What checking the chain found.
 pub fn verification(it: &Verification) -> Value {
-    let fault =
-        |(position, reason): &(u64, String)| json!({"position": position, "reason": reason});
     let witness = |(name, position): &(String, u64)| json!({"device": name, "position": position});
     let is_right = it.fault.is_none() && it.former.iter().all(|chain| chain.fault.is_none());
     json!({
@@ -109,9 +107,11 @@ pub fn verification(it: &Verification) -> Value {
     })
 }
 
+fn fault((position, reason): &(u64, String)) -> Value {
+    json!({"position": position, "reason": reason})
+}
+
 fn former(chain: &FormerChainView) -> Value {
-    let fault =
-        |(position, reason): &(u64, String)| json!({"position": position, "reason": reason});
     json!({
         "key": chain.key.to_string(),
         "records": chain.records,

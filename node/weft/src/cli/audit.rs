@@ -8,7 +8,7 @@ use super::{
     arguments::AuditAction,
     error::{CommandError, Done},
     node::Node,
-    terminal::{Style, Terminal, harmless, items, local_time, text},
+    terminal::{Style, Terminal, harmless, items, local_time, short, text},
 };
 
 pub(super) async fn run(session: &Session, action: AuditAction) -> Done {
@@ -58,14 +58,16 @@ fn former(found: &Value, key: &str, limit: u64) -> u64 {
 }
 
 fn row(record: &Value) -> [String; 4] {
-    let short = |field: &str| text(record, field).chars().take(8).collect::<String>();
     let what = match record["kind"].as_str().unwrap_or_default() {
         "intent" => {
             let decision = &record["decision"];
             let (effect, reason) = (text(decision, "effect"), text(decision, "reason"));
             let step = text(record, "step");
             let (what, point) = (text(record, "capability"), text(record, "point"));
-            format!("{what} ({point}), run {} step {step}: {effect}, {reason}", short("run"))
+            format!(
+                "{what} ({point}), run {} step {step}: {effect}, {reason}",
+                short(record, "run")
+            )
         }
         "outcome" => {
             let writes = text(&record["writes"], "count");
@@ -77,8 +79,7 @@ fn row(record: &Value) -> [String; 4] {
             Some(lost) => format!("the disk was set back: record {lost} had been seen elsewhere"),
             None if !record["former"].is_null() => {
                 let former = &record["former"];
-                let key = text(former, "device").chars().take(8).collect::<String>();
-                let end = text(former, "position");
+                let (key, end) = (short(former, "device"), text(former, "position"));
                 format!(
                     "start {}, under a new key: {key} ended at record {end}",
                     text(record, "boot")
@@ -87,12 +88,14 @@ fn row(record: &Value) -> [String; 4] {
             None => format!("start {}", text(record, "boot")),
         },
         "trust" => match text(record, "said") {
-            said if said.is_empty() => format!("statement {}", short("statement")),
-            said => format!("{said} ({})", short("statement")),
+            said if said.is_empty() => format!("statement {}", short(record, "statement")),
+            said => format!("{said} ({})", short(record, "statement")),
         },
         "operator" => text(record, "action"),
         "strangers" => format!("{} turned away", text(record, "count")),
-        "denials" => format!("{} more were denied to {}", text(record, "count"), short("device")),
+        "denials" => {
+            format!("{} more were denied to {}", text(record, "count"), short(record, "device"))
+        }
         "withdrawn" => "too large for the disk: not kept, and did not happen".to_owned(),
         _ => String::new(),
     };
@@ -128,7 +131,7 @@ fn show_verification(terminal: &Terminal, found: &Value) -> Result<(), CommandEr
 
 /// What was found of the chain of a key that this device had before.
 fn former_chain(terminal: &Terminal, former: &Value) -> String {
-    let key = text(former, "key").chars().take(8).collect::<String>();
+    let key = short(former, "key");
     let fault = &former["fault"];
     if fault.is_null() {
         let mark = terminal.styled(Style::Green, "ok");

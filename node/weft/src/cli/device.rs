@@ -9,7 +9,7 @@ use super::{
     arguments::DeviceAction,
     error::{CommandError, Done},
     node::Node,
-    terminal::{self, Style, Terminal, harmless, items, listed, local_time, text},
+    terminal::{self, Style, Terminal, harmless, items, listed, local_time, short, text},
 };
 
 pub(super) async fn run(session: &Session, action: Option<DeviceAction>) -> Done {
@@ -56,8 +56,11 @@ pub(super) async fn run(session: &Session, action: Option<DeviceAction>) -> Done
                 confirm_admin(terminal, &device, yes)?;
             } else if !yes && may_change {
                 let from = text(&device, "role");
-                let what = format!("making {name} a {role}");
-                confirm(&what, &format!("Make {}, now {from}, a {role}?", titled(&device)))?;
+                let why = format!("making {name} a {role} needs a yes");
+                terminal::confirm(
+                    &why,
+                    &format!("Make {}, now {from}, a {role}?", titled(&device)),
+                )?;
             }
             let request = json!({"ask": "set-role", "device": device["id"], "role": role.word(),
                 "confirmed": is_grant});
@@ -70,7 +73,7 @@ pub(super) async fn run(session: &Session, action: Option<DeviceAction>) -> Done
                 let why = text(&device["standing"], "why");
                 terminal.say(&format!("{name} is suspended: {why}"));
                 let question = format!("Bring {} back, with all its rights?", titled(&device));
-                confirm(&format!("bringing {name} back"), &question)?;
+                terminal::confirm(&format!("bringing {name} back needs a yes"), &question)?;
             }
             (json!({"ask": "keep", "device": device["id"]}), format!("{name} belongs again"))
         }
@@ -84,7 +87,7 @@ pub(super) async fn run(session: &Session, action: Option<DeviceAction>) -> Done
                     titled(&device)
                 };
                 let question = format!("Put {which} out, at once and for good?");
-                confirm(&format!("putting {name} out"), &question)?;
+                terminal::confirm(&format!("putting {name} out needs a yes"), &question)?;
             }
             let said = format!("{name} is put out; devices that are away hear it when they come");
             (json!({"ask": "revoke", "device": device["id"]}), said)
@@ -126,15 +129,6 @@ fn titled(device: &Value) -> String {
     format!("{} ({}, {})", text(device, "name"), text(device, "kind"), text(device, "role"))
 }
 
-/// Asks for a yes, which `--yes` would be.
-fn confirm(what: &str, question: &str) -> Result<(), CommandError> {
-    if !terminal::can_ask() {
-        let message = format!("{what} needs a yes, and there is no terminal to ask at");
-        return Err(CommandError::new(ErrorKind::Usage, message).hint("say it with --yes"));
-    }
-    answered(question)
-}
-
 /// Asks for the one yes that nothing else stands for.
 fn confirm_admin(terminal: &Terminal, device: &Value, yes: bool) -> Result<(), CommandError> {
     let name = text(device, "name");
@@ -149,14 +143,10 @@ fn confirm_admin(terminal: &Terminal, device: &Value, yes: bool) -> Result<(), C
         let hint = "no option stands for this yes; run it at a terminal";
         return Err(CommandError::new(ErrorKind::Usage, message).hint(hint));
     }
-    let id: String = text(device, "id").chars().take(8).collect();
+    let id = short(device, "id");
     terminal.say(&format!("{} {id} is to become admin.", titled(device)));
     terminal.say("An admin may invite, rename and put out every device, and make others admin.");
-    answered(&format!("Give {name} the role admin?"))
-}
-
-fn answered(question: &str) -> Result<(), CommandError> {
-    if terminal::ask(question) { Ok(()) } else { Err(CommandError::said_no()) }
+    terminal::answered(&format!("Give {name} the role admin?"))
 }
 
 fn show(terminal: &Terminal, device: &Value) -> Result<(), CommandError> {
@@ -177,7 +167,6 @@ fn facts(device: &Value) -> Vec<(&'static str, String)> {
             facts.push((name, value));
         }
     };
-    let short = |value: &Value, field: &str| text(value, field).chars().take(8).collect::<String>();
     let (state, since) = (text(device, "state"), local_time(device, "since"));
     fact(
         "state",

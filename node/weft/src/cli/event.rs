@@ -7,7 +7,7 @@ use super::{
     Session,
     error::Done,
     node::{Node, Said},
-    terminal::{Style, local_time, text},
+    terminal::{Style, local_time, short, text},
 };
 
 pub(super) async fn run(session: &Session) -> Done {
@@ -31,7 +31,7 @@ pub(super) async fn run(session: &Session) -> Done {
 /// An event in words; `None` for one that says nothing to a person.
 fn line(event: &Value) -> Option<String> {
     let field = |name: &str| text(event, name);
-    let run = || field("run").chars().take(8).collect::<String>();
+    let run = || short(event, "run");
     Some(match event["event"].as_str()? {
         "step-placed" => {
             format!(

@@ -3,7 +3,7 @@
 use std::{env, path::PathBuf};
 
 use serde_json::json;
-use weft_api::{Client, ErrorKind, HomeLock, OpenError};
+use weft_api::{ErrorKind, HomeLock, OpenError};
 use weft_store::key::{
     Credential, Keeping, KeyError, KeyFile, Keychain, LockedFile, Passphrase, Wrapping, credential,
 };
@@ -12,6 +12,7 @@ use super::{
     Session,
     arguments::{KeyAction, KeyArgument, KeyChoice, KeySetArguments},
     error::{CommandError, Done},
+    node,
     passphrase::{self, Source},
     terminal::{Style, Terminal},
 };
@@ -99,13 +100,7 @@ async fn status(session: &Session) -> Done {
     let terminal = &session.terminal;
     let keeping = Home::new(&session.home).read_key()?.keeping();
     // A node that does not run, or does not answer, holds no keys as far as anybody can see.
-    let locked = match Client::connect(&session.home).await {
-        Ok(mut node) => match node.get(json!({"ask": "status"})).await {
-            Ok(Ok(status)) => status["locked"].as_bool(),
-            Ok(Err(_)) | Err(_) => None,
-        },
-        Err(_) => None,
-    };
+    let locked = node::state(session).await.ok().and_then(|status| status["locked"].as_bool());
     if terminal.is_json() {
         terminal.json(&json!({"keys": home::keys(keeping).word(), "locked": locked}))?;
         return Ok(None);
@@ -169,7 +164,7 @@ fn set(session: &Session, arguments: &KeySetArguments) -> Done {
     Ok(None)
 }
 
-/// Takes some seconds, on purpose: whoever guesses takes as long for each guess.
+/// Takes two to three seconds: what a try costs is measured first, then spent once.
 fn wrap(terminal: &Terminal, passphrase: &Passphrase) -> Result<Wrapping, CommandError> {
     terminal.note("making a key of the passphrase");
     Wrapping::passphrase(passphrase).map_err(|error| failed(&error))

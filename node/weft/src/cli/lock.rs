@@ -11,7 +11,7 @@ use super::{
     arguments::{LockArguments, UnlockArguments},
     error::{CommandError, Done},
     key,
-    node::Node,
+    node::{self, Node},
     passphrase,
     terminal::{self, Terminal, items, text},
 };
@@ -78,15 +78,8 @@ fn confirm(runs: &[String]) -> Result<(), CommandError> {
         [one] => format!("{one:?}"),
         [first, rest @ ..] => format!("{first:?} and {} more", rest.len()),
     };
-    if !terminal::can_ask() {
-        let message = format!("locking cuts {what}, and there is no terminal to ask at");
-        return Err(CommandError::new(ErrorKind::Usage, message).hint("say it with --yes"));
-    }
-    if terminal::ask(&format!("Lock this device, and cut {what}?")) {
-        Ok(())
-    } else {
-        Err(CommandError::said_no())
-    }
+    let question = format!("Lock this device, and cut {what}?");
+    terminal::confirm(&format!("locking cuts {what}"), &question)
 }
 
 /// Asks the node to begin anew, which may cut its answer off.
@@ -103,7 +96,7 @@ async fn begin_anew(session: &Session, request: Value) -> Result<(), CommandErro
 async fn until(session: &Session, is_locked: bool) -> Result<(), CommandError> {
     let mut gone = Duration::ZERO;
     while gone < GONE_AFTER {
-        match state(session).await {
+        match node::state(session).await {
             Ok(status) if status["locked"] == is_locked => return Ok(()),
             Ok(_) => gone = Duration::ZERO,
             Err(_) => gone += LOOK_EVERY,
@@ -112,11 +105,6 @@ async fn until(session: &Session, is_locked: bool) -> Result<(), CommandError> {
     }
     Err(CommandError::new(ErrorKind::NotRunning, "the node ended and did not come back")
         .hint("its own messages say why"))
-}
-
-async fn state(session: &Session) -> Result<Value, ClientError> {
-    let mut node = Client::connect(&session.home).await?;
-    Ok(node.get(json!({"ask": "status"})).await?.unwrap_or_default())
 }
 
 fn end(terminal: &Terminal, locked: bool, words: &str) -> Done {

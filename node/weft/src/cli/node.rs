@@ -1,7 +1,7 @@
 //! The running node, as commands reach it.
 
-use serde_json::Value;
-use weft_api::{Client, Conversation, ErrorKind, Message};
+use serde_json::{Value, json};
+use weft_api::{Client, ClientError, Conversation, ErrorKind, Message};
 
 use super::{Session, error::CommandError};
 
@@ -39,6 +39,12 @@ impl Node {
             }
         }
     }
+}
+
+/// How the node fares that runs in the session's home, locked or not; null where it does not say.
+pub(super) async fn state(session: &Session) -> Result<Value, ClientError> {
+    let mut node = Client::connect(&session.home).await?;
+    Ok(node.get(json!({"ask": "status"})).await?.unwrap_or_default())
 }
 
 /// What the node says.

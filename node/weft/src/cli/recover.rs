@@ -7,14 +7,11 @@ mod words;
 
 use std::collections::BTreeSet;
 
-use data_encoding::BASE64;
 use serde_json::{Value, json};
 use weft_api::ErrorKind;
 use weft_core::trust_log::{StatementView, trust_log};
 use weft_net::recovery::ReachError;
 use weft_protocol::{
-    codec,
-    frame::FRAME_BYTES_MAX,
     id::{DeviceId, StatementId},
     signed::Signed,
 };
@@ -179,7 +176,7 @@ async fn speak(session: &Session, arguments: &RecoverArguments) -> Done {
     confirm(arguments, &graph, &wish, None)?;
     show_new_words(arguments, sink, &mut wish)?;
     let (said, after) = recover::say(&root, graph, &wish).map_err(refused)?;
-    let said: Vec<_> = said.iter().map(|it| BASE64.encode(&codec::encode(it))).collect();
+    let said: Vec<_> = said.iter().map(weft_api::json::signed).collect();
     node.get(json!({"ask": "take-statements", "statements": said})).await?;
     let suspended: Vec<String> =
         recover::suspended(&after).into_iter().map(|(_, name)| name.to_string()).collect();
@@ -197,11 +194,9 @@ async fn speak(session: &Session, arguments: &RecoverArguments) -> Done {
 
 /// The statements of the node's answer.
 fn statements(answer: &Value) -> Result<Graph, CommandError> {
-    let read = |value: &Value| -> Option<Signed> {
-        codec::decode(&BASE64.decode(value.as_str()?.as_bytes()).ok()?, FRAME_BYTES_MAX).ok()
-    };
+    let list = answer["statements"].as_array();
     let list: Option<Vec<Signed>> =
-        answer["statements"].as_array().and_then(|list| list.iter().map(read).collect());
+        list.and_then(|list| list.iter().map(weft_api::json::read_signed).collect());
     let garbled = || CommandError::new(ErrorKind::Other, "the node's statements make no sense");
     Graph::from_statements(list.ok_or_else(garbled)?).map_err(|error| CommandError::failed(&error))
 }
@@ -398,7 +393,7 @@ fn confirm(
         Some(question) => format!("{question}, and say as the root:{also}\nYes?"),
         None => format!("As the root, say:{also}\nYes?"),
     };
-    if terminal::ask(&asked) { Ok(()) } else { Err(CommandError::said_no()) }
+    terminal::answered(&asked)
 }
 
 /// Where new words go; opened before anything is asked.

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft_api::{Client, ClientError, ErrorKind};
+use weft_api::ErrorKind;
 
 use super::{
     Session,
     arguments::RotateArguments,
     error::{CommandError, Done},
-    node::Node,
-    terminal::{self, harmless, text},
+    node::{self, Node},
+    terminal::{self, short, text},
 };
 
 /// How often the node is asked whether it is back.
@@ -18,9 +18,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A node that begins anew waits for what it runs to end. One that is not back after so long will not be.
 const BACK_AFTER_MAX: Duration = Duration::from_secs(20);
-
-/// So much of a key is shown.
-const KEY_CHARS: usize = 8;
 
 pub(super) async fn run(session: &Session, arguments: &RotateArguments) -> Done {
     let terminal = &session.terminal;
@@ -44,27 +41,17 @@ pub(super) async fn run(session: &Session, arguments: &RotateArguments) -> Done 
 }
 
 fn confirm(name: &str) -> Result<(), CommandError> {
-    if !terminal::can_ask() {
-        let message = "replacing this device's key needs a yes, and there is no terminal to ask at";
-        return Err(CommandError::new(ErrorKind::Usage, message).hint("say it with --yes"));
-    }
-    let name = harmless(name);
-    if terminal::ask(&format!(
-        "Replace the key of {name}? Copies of the old one are worth nothing then."
-    )) {
-        Ok(())
-    } else {
-        Err(CommandError::said_no())
-    }
+    let question =
+        format!("Replace the key of {name}? Copies of the old one are worth nothing then.");
+    terminal::confirm("replacing this device's key needs a yes", &question)
 }
 
 fn said(rotated: &Value) -> String {
-    let short = |field| text(rotated, field).chars().take(KEY_CHARS).collect::<String>();
     format!(
         "this device has the key {} now; {} is worth nothing any more. Devices that are away hear it when \
          they come",
-        short("device"),
-        short("former")
+        short(rotated, "device"),
+        short(rotated, "former")
     )
 }
 
@@ -72,7 +59,7 @@ fn said(rotated: &Value) -> String {
 async fn back(session: &Session, device: &Value) -> Result<(), CommandError> {
     let mut waited = Duration::ZERO;
     while waited < BACK_AFTER_MAX {
-        if state(session).await.is_ok_and(|status| status["device"] == *device) {
+        if node::state(session).await.is_ok_and(|status| status["device"] == *device) {
             return Ok(());
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -81,11 +68,6 @@ async fn back(session: &Session, device: &Value) -> Result<(), CommandError> {
     let message = "the key is replaced, and the node did not come back under the new one";
     Err(CommandError::new(ErrorKind::NotRunning, message)
         .hint("its own messages say why; weft up starts it"))
-}
-
-async fn state(session: &Session) -> Result<Value, ClientError> {
-    let mut node = Client::connect(&session.home).await?;
-    Ok(node.get(json!({"ask": "status"})).await?.unwrap_or_default())
 }
 
 #[cfg(test)]

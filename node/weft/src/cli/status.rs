@@ -6,7 +6,7 @@ use super::{
     Session,
     error::Done,
     node::Node,
-    terminal::{Style, harmless, items, listed, text},
+    terminal::{Style, harmless, items, listed, short, text},
 };
 
 pub(super) async fn run(session: &Session) -> Done {
@@ -63,7 +63,7 @@ fn facts(status: &Value) -> Vec<(String, String)> {
         Some(position) => fact("audit records", (position + 1).to_string()),
         None => fact("audit records", "none yet".to_owned()),
     }
-    fact("rules", text(status, "policy").chars().take(8).collect());
+    fact("rules", short(status, "policy"));
     match status["keys"].as_str() {
         Some("file") => fact("keys", "file (whoever has the disk reads all)".to_owned()),
         Some("passphrase") => {

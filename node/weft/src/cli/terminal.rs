@@ -8,6 +8,7 @@ use std::{
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use serde_json::Value;
+use weft_api::ErrorKind;
 
 use super::{error::CommandError, tty};
 
@@ -212,6 +213,20 @@ pub(crate) fn ask(question: &str) -> bool {
     is_read.is_ok_and(|_| is_yes(&answer))
 }
 
+/// Asks for a yes, which `--yes` would be. `why` is what needs it.
+pub(crate) fn confirm(why: &str, question: &str) -> Result<(), CommandError> {
+    if !can_ask() {
+        let message = format!("{why}, and there is no terminal to ask at");
+        return Err(CommandError::new(ErrorKind::Usage, message).hint("say it with --yes"));
+    }
+    answered(question)
+}
+
+/// Asks; a no ends the command.
+pub(crate) fn answered(question: &str) -> Result<(), CommandError> {
+    if ask(question) { Ok(()) } else { Err(CommandError::said_no()) }
+}
+
 fn is_yes(answer: &str) -> bool {
     matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
 }
@@ -241,6 +256,11 @@ pub(crate) fn text(value: &Value, field: &str) -> String {
             harmless(&other.to_string())
         }
     }
+}
+
+/// The beginning of an id in a field, or of another hash: enough to tell it from others.
+pub(crate) fn short(value: &Value, field: &str) -> String {
+    text(value, field).chars().take(8).collect()
 }
 
 /// The items of a list; none where it is no list.

@@ -7,7 +7,7 @@ use super::{
     arguments::TrustAction,
     error::Done,
     node::Node,
-    terminal::{items, local_time, text},
+    terminal::{items, local_time, short, text},
 };
 
 pub(super) async fn run(session: &Session, action: TrustAction) -> Done {
@@ -24,13 +24,12 @@ pub(super) async fn run(session: &Session, action: TrustAction) -> Done {
 }
 
 fn row(statement: &Value) -> [String; 3] {
-    let id: String = text(statement, "id").chars().take(8).collect();
     let mut what = text(statement, "sentence");
     if statement["verdict"] != "counts" {
         let (verdict, why) = (text(statement, "verdict"), text(statement, "why"));
         what.push_str(&format!(" [{verdict}: {why}]"));
     }
-    [local_time(statement, "time"), id, what]
+    [local_time(statement, "time"), short(statement, "id"), what]
 }
 
 #[cfg(test)]

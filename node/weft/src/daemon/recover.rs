@@ -37,12 +37,7 @@ use weft_trust::{
     secret::DeviceSecret,
 };
 
-use super::{
-    clock,
-    home::{Home, Taken},
-    init::found,
-    seed, up,
-};
+use super::{clock, home::Home, init::found, seed, up};
 
 /// One try to reach a device takes at most so long.
 const REACH_TIME: Duration = Duration::from_secs(8);
@@ -125,9 +120,7 @@ pub(crate) struct Newcomer {
 
 /// Asks the devices at these addresses for the fabric, or those on the local network.
 pub(crate) fn find(home: &Home, root: &RootSecret, at: &[String]) -> Result<Found> {
-    if home.is_initialised()? {
-        bail!(Taken { home: home.path().into() });
-    }
+    home.expect_new()?;
     let runtime = runtime()?;
     let found = runtime.block_on(look(root, at));
     runtime.shutdown_timeout(Duration::from_secs(1));
