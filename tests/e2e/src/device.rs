@@ -144,26 +144,27 @@ impl Device {
     /// Starts its node and waits until it answers.
     #[track_caller]
     pub fn up(&mut self) {
-        assert!(self.node.is_none(), "{} is up already", self.name);
         let command = program::hermetic(program::weft(), &self.folder);
-        let mut node = self.spawn(command, &["up"]);
-        until(
-            &format!("{} is up", self.name),
-            || (self.run(&["status"]).code, node.has_ended(), node.stderr()),
-            |(code, has_ended, _)| *code == Some(0) || *has_ended,
-        );
-        assert!(!node.has_ended(), "{} did not come up:\n{}", self.name, node.stderr());
-        self.node = Some(node);
+        self.have(|this| this.spawn(command, &["up"]));
     }
 
     /// Starts its node where there is no terminal, with these options, and waits until it is up or waits,
     /// locked.
     #[track_caller]
     pub fn up_with(&mut self, options: &[&str], input: &str) {
+        self.have(|this| {
+            let mut node = this.start(&[&["up"], options].concat());
+            node.type_in(input);
+            node.close_input();
+            node
+        });
+    }
+
+    /// Has the node that is started so, and waits until it answers.
+    #[track_caller]
+    fn have(&mut self, start: impl FnOnce(&Self) -> Running) {
         assert!(self.node.is_none(), "{} is up already", self.name);
-        let mut node = self.start(&[&["up"], options].concat());
-        node.type_in(input);
-        node.close_input();
+        let mut node = start(self);
         until(
             &format!("{} is up", self.name),
             || (self.run(&["status"]).code, node.has_ended(), node.stderr()),
@@ -219,6 +220,19 @@ impl Device {
     pub fn join(&self, ticket: &str) -> Transcript {
         let (name, kind) = (&*self.name, &*self.kind);
         self.run_with(&["join", "-", "--name", name, "--kind", kind, "--yes"], ticket)
+    }
+
+    /// Gives a device the role admin, as a person at a terminal does, and waits until it knows. `None`
+    /// where this machine has no `script`.
+    #[track_caller]
+    pub fn make_admin(&self, device: &Self) -> Option<Transcript> {
+        let mut asked = self.at_terminal(&["device", "role", device.name(), "admin"])?;
+        asked.hears("[y/N]");
+        asked.type_in("y\n");
+        let said = asked.end().expect_code(0);
+        let role = || device.json(&["status"])["role"].clone();
+        until(&format!("{} knows its role", device.name), role, |role| role == "admin");
+        Some(said)
     }
 
     /// The state of a device as this one sees it: `here`, `away`, `revoked`; empty where it sees none.

@@ -1,4 +1,4 @@
-//! The bodies: one for each message, text and file that comes from outside.
+//! The bodies, by the message, text or file that each takes from outside.
 
 use std::{str::from_utf8, sync::OnceLock};
 
@@ -31,7 +31,10 @@ use weft_protocol::{
     value::Value,
     witness::Fork,
 };
-use weft_trust::exchange::{self, Exchange};
+use weft_trust::{
+    exchange::{self, Exchange},
+    pairing::Code,
+};
 
 use crate::{
     Body,
@@ -280,5 +283,5 @@ fn text(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     drop((text.parse::<Name>(), text.parse::<DocumentKind>(), text.parse::<CapabilityName>()));
     drop((text.parse::<DeviceId>(), text.parse::<Digest>(), text.parse::<RunId>()));
-    drop(text.parse::<TicketAddress>());
+    drop((text.parse::<TicketAddress>(), text.parse::<Code>()));
 }

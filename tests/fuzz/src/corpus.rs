@@ -523,7 +523,7 @@ pub(crate) fn requests() -> Vec<Vec<u8>> {
 /// Anybody's names and ids.
 pub(crate) fn texts() -> Vec<Vec<u8>> {
     let id = secret(1).id().to_string();
-    ["laptop", "notes.save", "note", "/ip4/127.0.0.1/udp/1/quic-v1", &id]
+    ["laptop", "notes.save", "note", "/ip4/127.0.0.1/udp/1/quic-v1", &id, "4711-apple-river-stone"]
         .map(|text| text.as_bytes().to_vec())
         .to_vec()
 }

@@ -9,8 +9,8 @@
 //! seed gives the same inputs. An input that made a body panic gets a name and a place in
 //! [`corpus::REGRESSIONS`].
 //!
-//! Deliberately not here: frames, which are cut in `node/net` and have a property there, and what is
-//! right. Whether a decoder says no to what is wrong is for the tests beside it.
+//! Deliberately not here: frames, which are cut in `node/net` and have a property there; key files,
+//! pictures of tickets and recovery words, which a person brings to their own machine; and what is right. Whether a decoder says no to what is wrong is for the tests beside it.
 
 mod bodies;
 pub mod corpus;

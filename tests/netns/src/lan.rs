@@ -56,6 +56,20 @@ impl Lan {
         Ok(lan)
     }
 
+    /// One for the test of this name, or the reason why there is none here.
+    pub fn of(test: &str) -> Option<Self> {
+        match Self::new() {
+            Ok(lan) => {
+                eprintln!("{test}:");
+                Some(lan)
+            }
+            Err(error) => {
+                eprintln!("NOT RUN: {test}: {error:#}");
+                None
+            }
+        }
+    }
+
     /// Makes a place under that name, with a cable to the switch and an address `10.…/24`.
     ///
     /// # Errors

@@ -23,20 +23,6 @@ const AWAKE: Duration = Duration::from_secs(4);
 /// An outage that connections outlive.
 const SHORT: Duration = Duration::from_secs(5);
 
-/// A LAN, or the reason why there is none here.
-fn lan(test: &str) -> Option<Lan> {
-    match Lan::new() {
-        Ok(lan) => {
-            eprintln!("{test}:");
-            Some(lan)
-        }
-        Err(error) => {
-            eprintln!("NOT RUN: {test}: {error:#}");
-            None
-        }
-    }
-}
-
 /// Prints how long after `start` something was.
 fn print(what: &str, start: Instant, at: Instant) {
     eprintln!("  {what}: after {:.2} s", at.saturating_duration_since(start).as_secs_f64());
@@ -139,7 +125,7 @@ impl Home {
 
 #[test]
 fn devices_whose_addresses_all_changed_while_they_were_off_find_each_other() -> Result<()> {
-    let Some(lan) = lan("devices_whose_addresses_all_changed") else { return Ok(()) };
+    let Some(lan) = Lan::of("devices_whose_addresses_all_changed") else { return Ok(()) };
     let mut home = Home::paired(lan)?;
     home.phone.note("the first note was written on the phone")?;
     home.everybody_has("the first note was written on the phone")?;
@@ -170,7 +156,7 @@ fn devices_whose_addresses_all_changed_while_they_were_off_find_each_other() -> 
 
 #[test]
 fn a_note_taken_while_the_cable_was_out_arrives_when_it_is_back() -> Result<()> {
-    let Some(lan) = lan("a_note_taken_while_the_cable_was_out") else { return Ok(()) };
+    let Some(lan) = Lan::of("a_note_taken_while_the_cable_was_out") else { return Ok(()) };
     let home = Home::paired(lan)?;
 
     home.phone.plug().pull()?;
@@ -198,7 +184,7 @@ fn a_note_taken_while_the_cable_was_out_arrives_when_it_is_back() -> Result<()> 
 
 #[test]
 fn a_link_that_was_out_for_a_moment_serves_again_once_it_is_back() -> Result<()> {
-    let Some(lan) = lan("a_link_that_was_out_for_a_moment") else { return Ok(()) };
+    let Some(lan) = Lan::of("a_link_that_was_out_for_a_moment") else { return Ok(()) };
     let home = Home::paired(lan)?;
     for round in 1..=3 {
         home.interrupt(&format!("cable out, round {round}"), Plug::pull, Plug::put_back)?;
@@ -215,7 +201,7 @@ fn a_link_that_was_out_for_a_moment_serves_again_once_it_is_back() -> Result<()>
 
 #[test]
 fn a_device_that_vanished_is_noticed_and_met_again_over_either_transport() -> Result<()> {
-    let Some(lan) = lan("a_device_that_vanished_is_noticed") else { return Ok(()) };
+    let Some(lan) = Lan::of("a_device_that_vanished_is_noticed") else { return Ok(()) };
     let mut home = Home::paired(lan)?;
     let ports = home.all().iter().map(|device| device.port()).collect::<Result<Vec<_>>>()?;
     let ways = |home: &Home, change: &dyn Fn(&Plug, u16) -> Result<()>| {
@@ -247,7 +233,7 @@ fn a_device_that_vanished_is_noticed_and_met_again_over_either_transport() -> Re
 
 #[test]
 fn a_killed_node_is_met_again_as_soon_as_it_is_started_anew() -> Result<()> {
-    let Some(lan) = lan("a_killed_node_is_met_again") else { return Ok(()) };
+    let Some(lan) = Lan::of("a_killed_node_is_met_again") else { return Ok(()) };
     let mut home = Home::paired(lan)?;
     for round in 1..=3 {
         for killed in 0..3 {
@@ -283,7 +269,7 @@ fn a_killed_node_is_met_again_as_soon_as_it_is_started_anew() -> Result<()> {
 
 #[test]
 fn a_killed_node_comes_back_with_what_it_had_acknowledged() -> Result<()> {
-    let Some(lan) = lan("a_killed_node_comes_back") else { return Ok(()) };
+    let Some(lan) = Lan::of("a_killed_node_comes_back") else { return Ok(()) };
     let mut home = Home::paired(lan)?;
 
     home.server.note("acknowledged just before the end")?;
@@ -306,7 +292,7 @@ fn a_killed_node_comes_back_with_what_it_had_acknowledged() -> Result<()> {
 
 #[test]
 fn a_stranger_on_the_network_is_not_served() -> Result<()> {
-    let Some(lan) = lan("a_stranger_on_the_network") else { return Ok(()) };
+    let Some(lan) = Lan::of("a_stranger_on_the_network") else { return Ok(()) };
     let mut home = Home::paired(lan)?;
     let before: Vec<_> = home.all().iter().map(|device| device.devices()).collect::<Result<_>>()?;
     home.laptop.note("nobody else may read this")?;

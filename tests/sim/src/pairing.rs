@@ -1,7 +1,6 @@
 //! Pairing: tickets, the endpoints behind them, the program that joins, and the persons at both.
 //!
-//! Who joins is the real
-//! machine of `weft join`, on a home that holds nothing until all is stored.
+//! Who joins is the real machine of `weft join`, on a home that holds nothing until all is stored.
 
 use std::collections::BTreeMap;
 

@@ -42,16 +42,6 @@ fn text(value: &Value, field: &str) -> String {
     value[field].as_str().unwrap_or_default().to_owned()
 }
 
-/// Gives a device the role admin, as a person at a terminal does, and waits until it knows.
-fn make_admin(by: &Device, device: &Device) -> Option<Transcript> {
-    let mut asked = by.at_terminal(&["device", "role", device.name(), "admin"])?;
-    asked.hears("[y/N]");
-    asked.type_in("y\n");
-    let said = asked.end().expect_code(0);
-    until("it knows its role", || text(&seen(device, device.name()), "role"), |it| it == "admin");
-    Some(said)
-}
-
 #[test]
 fn devices_are_told_of_shown_renamed_and_logged_alike_on_every_node() {
     let mut fabric = Fabric::pair(["laptop", "phone", "server"]);
@@ -335,7 +325,7 @@ fn two_admins_who_put_each_other_out_are_told_so_and_one_is_kept() {
     let mut fabric = Fabric::pair(["laptop", "phone", "server"]);
     let [laptop, phone, server] = &mut *fabric;
     for device in [&*phone, &*server] {
-        if make_admin(laptop, device).is_none() {
+        if laptop.make_admin(device).is_none() {
             return not_run("this machine has no script(1) to make a terminal with");
         }
     }

@@ -3,9 +3,9 @@
 use serde_json::Value;
 use weft_e2e::{Fabric, Transcript, not_run};
 
-const COMMANDS: [&str; 16] = [
-    "init", "up", "status", "devices", "trust", "do", "run", "agents", "notes", "timers", "audit",
-    "policy", "model", "invite", "join", "events",
+const COMMANDS: [&str; 21] = [
+    "init", "up", "lock", "unlock", "rotate", "key", "status", "devices", "trust", "do", "run",
+    "agents", "notes", "timers", "audit", "policy", "model", "invite", "join", "recover", "events",
 ];
 
 fn is_plain(said: &Transcript) {

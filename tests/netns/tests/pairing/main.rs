@@ -40,20 +40,6 @@ const TRIES_OF_HIS: u32 = 200;
 /// How often somebody in the path comes between a code: each time burns one.
 const CODES: u32 = 20;
 
-/// A LAN, or the reason why there is none here.
-fn lan(test: &str) -> Option<Lan> {
-    match Lan::new() {
-        Ok(lan) => {
-            eprintln!("{test}:");
-            Some(lan)
-        }
-        Err(error) => {
-            eprintln!("NOT RUN: {test}: {error:#}");
-            None
-        }
-    }
-}
-
 /// An inviting laptop and a phone that has no fabric yet.
 fn laptop_and_phone(lan: &mut Lan) -> Result<(Device, Device)> {
     let mut laptop = Device::new(lan.plug("laptop", "10.77.0.1/24")?)?;
@@ -74,7 +60,9 @@ fn names(device: &Device) -> Result<Vec<String>> {
 
 #[test]
 fn a_code_finds_the_inviting_device_by_itself() -> Result<()> {
-    let Some(mut lan) = lan("a_code_finds_the_inviting_device_by_itself") else { return Ok(()) };
+    let Some(mut lan) = Lan::of("a_code_finds_the_inviting_device_by_itself") else {
+        return Ok(());
+    };
     let (laptop, mut phone) = laptop_and_phone(&mut lan)?;
     // Somebody else on the network invites as well, by a code with another number.
     let mut other = Device::new(lan.plug("other", "10.77.0.3/24")?)?;
@@ -96,7 +84,7 @@ fn a_code_finds_the_inviting_device_by_itself() -> Result<()> {
 #[test]
 fn whoever_listens_at_the_address_without_the_key_is_not_talked_to() -> Result<()> {
     let test = "whoever_listens_at_the_address_without_the_key_is_not_talked_to";
-    let Some(mut lan) = lan(test) else { return Ok(()) };
+    let Some(mut lan) = Lan::of(test) else { return Ok(()) };
     let (laptop, phone) = laptop_and_phone(&mut lan)?;
     let mut thief = Device::new(lan.plug("thief", "10.77.0.66/24")?)?;
     thief.init("laptop")?;
@@ -154,7 +142,7 @@ fn guessing(place: &Plug, ticket: &Ticket, (first, tries): (u32, u32)) -> Result
 #[test]
 fn of_a_thousand_guests_with_a_wrong_secret_none_gets_in_and_the_right_one_does() -> Result<()> {
     let test = "of_a_thousand_guests_with_a_wrong_secret_none_gets_in_and_the_right_one_does";
-    let Some(mut lan) = lan(test) else { return Ok(()) };
+    let Some(mut lan) = Lan::of(test) else { return Ok(()) };
     let (laptop, phone) = laptop_and_phone(&mut lan)?;
     let places = (0..THIEVES)
         .map(|at| lan.plug(&format!("thief{at}"), &format!("10.77.0.{}/24", 60 + at)))
@@ -204,7 +192,7 @@ fn of_a_thousand_guests_with_a_wrong_secret_none_gets_in_and_the_right_one_does(
 #[test]
 fn who_forwards_every_byte_hears_nothing_and_the_right_two_pair() -> Result<()> {
     let test = "who_forwards_every_byte_hears_nothing_and_the_right_two_pair";
-    let Some(mut lan) = lan(test) else { return Ok(()) };
+    let Some(mut lan) = Lan::of(test) else { return Ok(()) };
     let (laptop, phone) = laptop_and_phone(&mut lan)?;
     let tablet = Device::new(lan.plug("tablet", "10.77.0.3/24")?)?;
     let place = lan.plug("mallory", "10.77.0.66/24")?;
@@ -257,7 +245,7 @@ fn who_forwards_every_byte_hears_nothing_and_the_right_two_pair() -> Result<()> 
 #[test]
 fn who_stands_at_the_address_with_a_key_of_his_own_pairs_with_neither_by_a_ticket() -> Result<()> {
     let test = "who_stands_at_the_address_with_a_key_of_his_own_pairs_with_neither_by_a_ticket";
-    let Some(mut lan) = lan(test) else { return Ok(()) };
+    let Some(mut lan) = Lan::of(test) else { return Ok(()) };
     let (laptop, phone) = laptop_and_phone(&mut lan)?;
     let place = lan.plug("mallory", "10.77.0.66/24")?;
     let mut he = Program::start(&place, "middleman::listens", &[])?;
@@ -296,7 +284,7 @@ fn who_stands_at_the_address_with_a_key_of_his_own_pairs_with_neither_by_a_ticke
 #[test]
 fn who_stands_between_with_keys_of_his_own_burns_a_code_and_pairs_with_neither() -> Result<()> {
     let test = "who_stands_between_with_keys_of_his_own_burns_a_code_and_pairs_with_neither";
-    let Some(mut lan) = lan(test) else { return Ok(()) };
+    let Some(mut lan) = Lan::of(test) else { return Ok(()) };
     let (laptop, phone) = laptop_and_phone(&mut lan)?;
     let place = lan.plug("mallory", "10.77.0.66/24")?;
     let mut he = Program::start(&place, "middleman::plays_both", &[])?;

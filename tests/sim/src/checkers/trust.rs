@@ -36,10 +36,10 @@ pub(crate) struct Trust {
 impl Trust {
     /// What all statements together say, as was found last.
     pub(crate) fn state(&self) -> Option<&State> {
-        self.whole.as_ref().map(|(_, graph)| graph.state())
+        self.graph().map(Graph::state)
     }
 
-    /// What all statements together say, as was found last.
+    /// All statements together, as was found last.
     pub(crate) fn graph(&self) -> Option<&Graph> {
         self.whole.as_ref().map(|(_, graph)| graph)
     }
@@ -153,7 +153,7 @@ impl Trust {
     fn keys(&self, host: &Host, node: &Node, failures: &mut Failures) {
         let state = node.membership().state();
         let me = state.devices.get(&host.id);
-        let connected = host.serving.len() + 1 >= 2;
+        let connected = !host.serving.is_empty();
         if me.is_some_and(|me| me.role.holds_data())
             && node.membership().keyring().writing(state).is_none()
             && connected
