@@ -54,6 +54,31 @@ pub struct Presence {
     /// Its wall clock.
     #[n(8)]
     pub time: WallTime,
+    /// Whether it carries other members' connections (Circuit Relay v2).
+    #[n(9)]
+    #[cbor(default)]
+    pub relays: bool,
+    /// What its machine has; `None`: not told.
+    #[n(10)]
+    pub machine: Option<Machine>,
+}
+
+/// What a machine has, as far as its system tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Machine {
+    /// Processors that the node may use.
+    #[n(0)]
+    pub cores: u32,
+    /// How busy they are with everything that runs there, in percent of all of them, coarsely.
+    #[n(1)]
+    pub load_percent: Option<u8>,
+    /// Memory that the node may use at most, in bytes.
+    #[n(2)]
+    pub memory_bytes: Option<u64>,
+    /// Room on the disk that its data lies on, in bytes, coarsely.
+    #[n(3)]
+    pub storage_free_bytes: Option<u64>,
 }
 
 /// A message of `/weft/presence/1`.

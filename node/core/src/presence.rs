@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ed25519_dalek::SigningKey;
 use weft_protocol::{
     id::{BootId, DeviceId},
-    presence::{ModelReady, PRESENCE_BYTES_MAX, Presence, PresenceMessage},
+    presence::{Machine, ModelReady, PRESENCE_BYTES_MAX, Presence, PresenceMessage},
     signed::{Domain, Signed},
     time::{Now, Timestamp},
 };
@@ -30,6 +30,10 @@ pub struct Own {
     pub metered: bool,
     /// Models that answer here.
     pub models: Vec<ModelReady>,
+    /// Whether it carries other members' connections.
+    pub relays: bool,
+    /// What this machine has.
+    pub machine: Option<Machine>,
 }
 
 /// The machine: this device's record, and the newest of the others.
@@ -108,6 +112,8 @@ impl PresenceTable {
             metered: self.own.metered,
             models: self.own.models.clone(),
             time: now.wall,
+            relays: self.own.relays,
+            machine: self.own.machine,
         };
         Signed::new(Domain::Presence, &presence, &self.key)
     }

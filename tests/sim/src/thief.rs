@@ -47,6 +47,8 @@ impl World {
             metered: false,
             models: vec![],
             time: now.wall,
+            relays: false,
+            machine: None,
         };
         let presence =
             PresenceMessage::Records(vec![Signed::new(Domain::Presence, &presence, key)]);
