@@ -30,6 +30,7 @@ pub mod witness;
 pub mod document;
 pub mod sync;
 pub mod presence;
+pub mod reach;
 pub mod timer;
 
 pub mod frame;

@@ -11,6 +11,10 @@ use crate::{
 /// The most bytes of one record.
 pub const PRESENCE_BYTES_MAX: usize = 4 << 10;
 
+/// The most devices that a record says its device is connected with; fewer where its addresses leave them no
+/// room.
+pub const CONNECTED_MAX: usize = 32;
+
 /// A model that a device can answer with.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 #[cbor(map)]
@@ -61,6 +65,11 @@ pub struct Presence {
     /// What its machine has; `None`: not told.
     #[n(10)]
     pub machine: Option<Machine>,
+    /// Members that are connected with it, at most [`CONNECTED_MAX`] of them: what it says of itself they
+    /// hear from itself.
+    #[n(11)]
+    #[cbor(default)]
+    pub connected: Vec<DeviceId>,
 }
 
 /// What a machine has, as far as its system tells.
