@@ -2,17 +2,21 @@
 
 mod connections;
 mod dialling;
+mod reaching;
 mod streams;
+mod watching;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use futures::StreamExt as _;
 use libp2p::{
-    PeerId, StreamProtocol, Swarm, identify, mdns, ping,
+    Multiaddr, PeerId, StreamProtocol, Swarm,
+    core::transport::ListenerId,
+    identify, mdns, ping, relay,
     swarm::{ConnectionId, ListenError, SwarmEvent},
 };
 use tokio::{
@@ -23,20 +27,29 @@ use tokio::{
 use weft_protocol::{
     frame::Protocol,
     id::{BootId, DeviceId},
+    reach,
     time::Timestamp,
 };
 
-use self::{connections::Connection, streams::Stream};
+use self::{
+    connections::Connection,
+    dialling::{Dialling, Purpose},
+    streams::Stream,
+};
 use crate::{
     Command, Config, Disconnection, Event, Reach, StartError, TurnedAway, address,
     allowance::Allowances,
     book::AddressBook,
     gate::Refusal,
+    liveness::Liveness,
     peer,
+    reach::Findings,
     redial::{self, Redial},
+    reserve::{self, Reserve},
     rivals::Starts,
     stream::{Report, StreamEnd, StreamId},
-    swarm::{self, Behaviour, BehaviourEvent},
+    swarm::{self, Behaviour, BehaviourEvent, Tests},
+    upgrade::Upgrade,
     watch,
 };
 
@@ -75,8 +88,9 @@ enum Timer {
     Held(StreamId),
     Reopen(ConnectionId, Protocol),
     Close(ConnectionId),
-    Probe(ConnectionId, u64),
+    Circuits(u64),
     Moved,
+    MovedOn,
 }
 
 /// The task's state.
@@ -93,11 +107,12 @@ pub(crate) struct NetActor {
     tasks: JoinSet<()>,
     started: Instant,
     timers: BTreeMap<(Instant, u64), Timer>,
-    /// Numbers connections, streams, timers and probes in the order in which they came.
+    /// Numbers connections, streams and timers in the order in which they came.
     sequence: u64,
     members: BTreeSet<DeviceId>,
     book: AddressBook,
     redial: Redial,
+    liveness: Liveness,
     /// Fires when this node's own network may be back.
     returned: Arc<Notify>,
     /// While it is not long ago that the network moved: whether it did again.
@@ -107,6 +122,21 @@ pub(crate) struct NetActor {
     starts: Starts,
     allowances: Allowances,
     listening: Vec<String>,
+    /// Dials of this task's own.
+    dials: HashMap<ConnectionId, Purpose>,
+    attempts: BTreeMap<u64, Dialling>,
+    /// Connections that are there to make another.
+    errands: HashSet<ConnectionId>,
+    findings: Findings,
+    /// The external addresses that the swarm was given.
+    public: BTreeSet<Multiaddr>,
+    reported: reach::Report,
+    reserve: Reserve,
+    /// The addresses of the listeners that are no relay's.
+    heard_at: HashSet<(ListenerId, Multiaddr)>,
+    /// Which relay each listener of a circuit asked.
+    places: HashMap<ListenerId, DeviceId>,
+    upgrade: Upgrade,
 }
 
 #[expect(clippy::large_enum_variant, reason = "one lives for one turn of the loop")]
@@ -122,10 +152,27 @@ impl NetActor {
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, StartError> {
+        let tests: Tests = reaching::is_worth_testing;
+        let tests = (config.reach == Reach::Lan).then_some(tests);
+        Self::testing(config, tests, commands, events)
+    }
+
+    /// The same, where members dial each other back at what `tests` says.
+    pub(crate) fn testing(
+        config: Config,
+        tests: Option<Tests>,
+        commands: mpsc::Receiver<Command>,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Self, StartError> {
         let key = peer::keypair(config.seed);
         let local = peer::key(&key.public().to_peer_id()).expect("an Ed25519 key stands in its id");
-        let mut swarm = swarm::main(key, config.mdns && config.reach == Reach::Lan)?;
+        let is_wide = config.reach == Reach::Lan;
+        let besides =
+            swarm::Besides { mdns: config.mdns && is_wide, upnp: config.upnp && is_wide, tests };
+        let mut swarm = swarm::main(key, besides)?;
         swarm::listen(&mut swarm, config.reach, config.port)?;
+        let announced = config.announce.iter().filter_map(|it| address::parse(it, config.reach));
+        let announced = announced.filter(|it| !address::is_relayed(it)).collect();
         let (report_sender, reports) = mpsc::channel(REPORTS_MAX);
         let (mut tasks, returned) = (JoinSet::new(), Arc::new(Notify::new()));
         if config.reach == Reach::Lan {
@@ -148,6 +195,7 @@ impl NetActor {
             members: BTreeSet::new(),
             book: AddressBook::default(),
             redial: Redial::default(),
+            liveness: Liveness::default(),
             returned,
             moved: None,
             connections: HashMap::new(),
@@ -155,6 +203,16 @@ impl NetActor {
             starts: Starts::default(),
             allowances: Allowances::default(),
             listening: Vec::new(),
+            dials: HashMap::new(),
+            attempts: BTreeMap::new(),
+            errands: HashSet::new(),
+            findings: Findings::new(config.reach, config.relays, announced),
+            public: BTreeSet::new(),
+            reported: reach::Report::default(),
+            reserve: Reserve::default(),
+            heard_at: HashSet::new(),
+            places: HashMap::new(),
+            upgrade: Upgrade::default(),
         })
     }
 
@@ -171,6 +229,8 @@ impl NetActor {
             while let Some(dial) = self.redial.poll_output() {
                 self.dial(dial);
             }
+            self.watch_connections();
+            self.reach_out();
             let due = self.due();
             tokio::select! {
                 biased;
@@ -224,6 +284,8 @@ impl NetActor {
                 _ = self.swarm.select_next_some() => {}
             }
         }
+        // For libp2p a connection of QUIC is closed before the packet that says so is sent.
+        sleep_until(Instant::now() + LINGER).await;
     }
 
     // Commands
@@ -234,6 +296,10 @@ impl NetActor {
             Command::Remember { device, addresses } => self.on_remember(device, &addresses),
             Command::Dial { device } => self.on_dial(device),
             Command::Admit { device } => self.on_admit(device),
+            Command::Relays(relays) => {
+                self.reserve_input(reserve::Input::Relays(relays));
+            }
+            Command::Watch { device, is_watched } => self.on_watch(device, is_watched),
             Command::Send { stream, frame } => {
                 if let Some(entry) = self.streams.get(&stream)
                     && let Err(end) = entry.outgoing.send(frame)
@@ -300,7 +366,12 @@ impl NetActor {
         let redial = self.redial.poll_timeout().map(|at| self.started + at.since(Timestamp::ZERO));
         let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
         let idle = Instant::now() + Duration::from_secs(3600);
-        [redial, timer].into_iter().flatten().min().unwrap_or(idle)
+        let silence =
+            self.liveness.poll_timeout().map(|at| self.started + at.since(Timestamp::ZERO));
+        let machines = [self.reserve.poll_timeout(), self.upgrade.poll_timeout()];
+        let machines =
+            machines.into_iter().flatten().min().map(|at| self.started + at.since(Timestamp::ZERO));
+        [redial, timer, silence, machines].into_iter().flatten().min().unwrap_or(idle)
     }
 
     fn on_time(&mut self) {
@@ -313,6 +384,9 @@ impl NetActor {
         }
         let now = self.now();
         self.redial.handle_timeout(now);
+        self.liveness.handle_timeout(now);
+        self.reserve.handle_timeout(now);
+        self.upgrade.handle_timeout(now);
     }
 
     fn on_timer(&mut self, timer: Timer) {
@@ -341,8 +415,9 @@ impl NetActor {
             Timer::Close(id) => {
                 self.swarm.close_connection(id);
             }
-            Timer::Probe(id, probe) => self.on_probe_over(id, probe),
+            Timer::Circuits(attempt) => self.on_circuits_due(attempt),
             Timer::Moved => self.on_moved_lately(),
+            Timer::MovedOn => self.on_moved_on(),
         }
     }
 
@@ -369,16 +444,15 @@ impl NetActor {
                 self.on_established(connection_id, &peer_id, endpoint);
             }
             SwarmEvent::ConnectionClosed { connection_id, cause, .. } => {
+                self.errands.remove(&connection_id);
                 let why = cause.map_or_else(|| "closed".to_owned(), |cause| cause.to_string());
                 if let Some(device) = self.forget(connection_id, Disconnection::Lost { why }, false)
                 {
                     self.settle(device);
                 }
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
-                if let Some(key) = peer::key(&peer) {
-                    self.on_dial_error(DeviceId::from_bytes(key), &error);
-                }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                self.on_dial_error(connection_id, &error);
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 tracing::debug!(address = %send_back_addr, %error, "connection refused");
@@ -395,9 +469,22 @@ impl NetActor {
                     });
                 }
             }
-            SwarmEvent::NewListenAddr { .. }
-            | SwarmEvent::ExpiredListenAddr { .. }
-            | SwarmEvent::ListenerClosed { .. } => self.on_listeners(),
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                if self.places.contains_key(&listener_id) {
+                    self.on_reserved(listener_id);
+                } else {
+                    self.heard_at.insert((listener_id, address));
+                    self.on_listeners();
+                }
+            }
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                self.on_listener_closed(listener_id, reason);
+                self.on_listeners();
+            }
+            SwarmEvent::ExpiredListenAddr { listener_id, address } => {
+                self.heard_at.remove(&(listener_id, address));
+                self.on_listeners();
+            }
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(%error, "a listener failed once");
             }
@@ -421,12 +508,28 @@ impl NetActor {
                     }
                 }
             }
+            BehaviourEvent::Identify(identify::Event::Received { connection_id, info, .. }) => {
+                self.on_heard(connection_id);
+                self.on_identified(connection_id, &info);
+            }
+            BehaviourEvent::Identify(identify::Event::Sent { connection_id, .. }) => {
+                self.on_heard(connection_id);
+            }
             BehaviourEvent::Identify(
-                identify::Event::Received { .. }
-                | identify::Event::Sent { .. }
-                | identify::Event::Pushed { .. }
-                | identify::Event::Error { .. },
+                identify::Event::Pushed { .. } | identify::Event::Error { .. },
+            )
+            | BehaviourEvent::Circuits(
+                relay::client::Event::ReservationReqAccepted { .. }
+                | relay::client::Event::OutboundCircuitEstablished { .. }
+                | relay::client::Event::InboundCircuitEstablished { .. },
             ) => {}
+            BehaviourEvent::Upnp(event) => self.on_mapped(event),
+            BehaviourEvent::Relay(event) => self.on_carrying(event),
+            BehaviourEvent::Dcutr(event) => self.on_punched(event),
+            BehaviourEvent::Tested(event) => self.on_tested(event),
+            BehaviourEvent::Tests(event) => {
+                tracing::debug!(?event, "dialled back for a member");
+            }
             BehaviourEvent::Limits(never) | BehaviourEvent::Memory(never) => match never {},
         }
     }

@@ -2,32 +2,116 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
 use crate::Reach;
 
-/// Reads an address that may be dialled: an IP address with QUIC or TCP, and nothing behind it but
-/// the peer's name, which is left out since the dial names the peer itself.
+/// The longest address that is read: a name of 253 bytes, a relay's id and what stands between them.
+const ADDRESS_BYTES_MAX: usize = 512;
+
+/// Reads an address that may be dialled: an IP address or a name, with QUIC or TCP, and behind it nothing
+/// but the peer's name, which is left out since the dial names the peer itself; or that of a relay and
+/// `/p2p-circuit`, once.
+#[expect(clippy::wildcard_enum_match_arm, reason = "multiaddr's parts may grow; two are dialled")]
 pub(crate) fn parse(text: &str, reach: Reach) -> Option<Multiaddr> {
+    if text.len() > ADDRESS_BYTES_MAX {
+        return None;
+    }
     let address: Multiaddr = text.parse().ok()?;
     let mut parts = address.iter();
-    let ip = ip_of(parts.next()?)?;
-    let mut plain = Multiaddr::from(ip);
-    match (parts.next()?, parts.next()) {
-        (Protocol::Udp(port), Some(Protocol::QuicV1)) => {
+    let host = parts.next()?;
+    if !may_be_dialled(&host, reach) {
+        return None;
+    }
+    let mut plain = Multiaddr::from(host);
+    match parts.next()? {
+        Protocol::Udp(port) if parts.next()? == Protocol::QuicV1 => {
             plain.push(Protocol::Udp(port));
             plain.push(Protocol::QuicV1);
         }
-        (Protocol::Tcp(port), None | Some(Protocol::P2p(_))) => plain.push(Protocol::Tcp(port)),
+        Protocol::Tcp(port) => plain.push(Protocol::Tcp(port)),
         _ => return None,
     }
-    if parts.any(|part| !matches!(part, Protocol::P2p(_))) {
-        return None;
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (None | Some(Protocol::P2p(_)), None, None, None) => Some(plain),
+        (
+            Some(relay @ Protocol::P2p(_)),
+            Some(Protocol::P2pCircuit),
+            None | Some(Protocol::P2p(_)),
+            None,
+        ) => Some(plain.with(relay).with(Protocol::P2pCircuit)),
+        _ => None,
     }
-    if reach == Reach::Loopback && !ip.is_loopback() {
-        return None;
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "multiaddr's parts may grow; five are hosts")]
+fn may_be_dialled(host: &Protocol<'_>, reach: Reach) -> bool {
+    match host {
+        // What a name leads to is not known before it is resolved.
+        Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
+            reach == Reach::Lan && is_name(name)
+        }
+        other => ip_of(other.clone()).is_some_and(|ip| {
+            !ip.is_unspecified() && !ip.is_multicast() && (reach == Reach::Lan || ip.is_loopback())
+        }),
     }
-    (!ip.is_unspecified() && !ip.is_multicast()).then_some(plain)
+}
+
+/// Whether a text has the form of a host's name (RFC 1123, section 2.1, and the underscore of many).
+fn is_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let text = text.strip_suffix('.').unwrap_or(text);
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+/// Whether what is said under this address goes through a relay.
+pub(crate) fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// The relay of an address through one.
+pub(crate) fn relay(address: &Multiaddr) -> Option<PeerId> {
+    let mut last = None;
+    for part in address {
+        if let Protocol::P2p(peer) = part {
+            last = Some(peer);
+        } else if part == Protocol::P2pCircuit {
+            return last;
+        }
+    }
+    None
+}
+
+/// The same address without its last part where that names a peer.
+pub(crate) fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+        address.pop();
+    }
+    address
+}
+
+/// Whether an IP address is one of the internet: not of this machine, its link, a home or a provider's
+/// inner network (RFC 1918, 4193, 6598).
+pub(crate) fn is_public(address: &Multiaddr) -> bool {
+    match ip(address) {
+        None => false,
+        Some(IpAddr::V4(ip)) => {
+            let [a, b, ..] = ip.octets();
+            let is_providers = a == 100 && (64..128).contains(&b);
+            !(ip.is_loopback()
+                || ip.is_private()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_broadcast()
+                || is_providers)
+        }
+        // Global unicast is 2000::/3 (RFC 4291, section 2.4).
+        Some(IpAddr::V6(ip)) => ip.segments()[0] & 0xe000 == 0x2000,
+    }
 }
 
 /// The IP address that `address` begins with.
@@ -97,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_direct_addresses_are_dialled() {
+    fn only_addresses_of_known_forms_are_dialled() {
         let parsed = |text: &str, reach| parse(text, reach).map(|address| address.to_string());
         let peer = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
         let same = Some("/ip4/192.0.2.1/udp/4001/quic-v1".to_owned());
@@ -118,13 +202,75 @@ mod tests {
             "/ip4/0.0.0.0/tcp/1",
             "/ip4/224.0.0.251/udp/5353/quic-v1",
             "/ip4/192.0.2.1/tcp/1/ws",
-            "/dns4/example.org/tcp/1",
+            "/ip4/192.0.2.1/udp/4001/quic-v1/tcp/2",
+            "/dnsaddr/example.org/tcp/1",
+            "/dns4/-/x/tcp/1",
+            "/tcp/1",
         ] {
             assert_eq!(parsed(refused, Reach::Lan), None, "{refused}");
         }
-        let relayed = format!("/ip4/192.0.2.1/tcp/1/p2p/{peer}/p2p-circuit");
-        assert_eq!(parsed(&relayed, Reach::Lan), None);
         assert_eq!(parsed("/ip4/192.0.2.1/tcp/1", Reach::Loopback), None);
+    }
+
+    #[test]
+    fn a_name_is_dialled_where_it_may_lead_anywhere() {
+        for named in
+            ["/dns/a/tcp/1", "/dns4/vps.example/udp/4001/quic-v1", "/dns6/a_b.example/tcp/1"]
+        {
+            assert_eq!(parse(named, Reach::Lan).map(|it| it.to_string()).as_deref(), Some(named));
+            assert_eq!(parse(named, Reach::Loopback), None, "{named}");
+        }
+        let long = format!("/dns4/{}/tcp/1", ["a".repeat(60).as_str(); 5].join("."));
+        for refused in [long.as_str(), "/dns4/a..b/tcp/1", "/dns4/a b/tcp/1"] {
+            assert_eq!(parse(refused, Reach::Lan), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_address_through_a_relay_names_it_once() {
+        let relay = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+        let peer = "12D3KooWJWoaqZhDaoEFshF7Rh1bpY9ohihFhzcW6d69Lr2NASuq";
+        let plain = format!("/ip4/127.0.0.1/udp/4001/quic-v1/p2p/{relay}/p2p-circuit");
+        for text in [plain.clone(), format!("{plain}/p2p/{peer}")] {
+            let address = parse(&text, Reach::Loopback).unwrap();
+            assert_eq!(address.to_string(), plain);
+            assert!(is_relayed(&address));
+            assert_eq!(super::relay(&address), Some(relay.parse().unwrap()));
+        }
+        for refused in [
+            format!("{plain}/p2p/{peer}/p2p-circuit"),
+            format!("{plain}/p2p-circuit"),
+            "/ip4/127.0.0.1/tcp/1/p2p-circuit".to_owned(),
+            format!("/p2p/{relay}/p2p-circuit"),
+            format!("/ip4/192.0.2.1/tcp/1/p2p/{relay}/p2p-circuit"),
+        ] {
+            assert_eq!(parse(&refused, Reach::Loopback), None, "{refused}");
+        }
+        let direct = parse("/ip4/127.0.0.1/tcp/1", Reach::Loopback).unwrap();
+        assert!(!is_relayed(&direct));
+        assert_eq!(super::relay(&direct), None);
+    }
+
+    #[test]
+    fn what_is_public_is_neither_a_homes_nor_a_providers() {
+        let public = |ip: &str| is_public(&format!("{ip}/tcp/1").parse().unwrap());
+        for ip in ["/ip4/203.0.113.1", "/ip4/100.128.0.1", "/ip6/2001:db8::1"] {
+            assert!(public(ip), "{ip}");
+        }
+        for ip in [
+            "/ip4/192.168.1.1",
+            "/ip4/10.0.0.1",
+            "/ip4/172.16.0.1",
+            "/ip4/100.64.0.1",
+            "/ip4/127.0.0.1",
+            "/ip4/169.254.0.1",
+            "/ip6/::1",
+            "/ip6/fe80::1",
+            "/ip6/fd00::1",
+            "/dns4/a.example",
+        ] {
+            assert!(!public(ip), "{ip}");
+        }
     }
 
     #[test]

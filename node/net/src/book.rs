@@ -5,8 +5,13 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use libp2p::Multiaddr;
 use weft_protocol::id::DeviceId;
 
-/// Addresses of one device that are dialled: two transports on four interfaces, v4 and v6.
-const ADDRESSES_MAX: usize = 16;
+use crate::address;
+
+/// Direct addresses of one device that are dialled: two transports on four interfaces, v4 and v6.
+pub(crate) const DIRECT_MAX: usize = 16;
+
+/// Addresses of one device through relays: two relays at two transports, v4 and v6.
+pub(crate) const RELAYED_MAX: usize = 8;
 
 /// The addresses of all devices: those that the node remembers, and those seen by mDNS.
 #[derive(Debug, Default)]
@@ -22,7 +27,7 @@ impl AddressBook {
         device: DeviceId,
         addresses: impl Iterator<Item = Multiaddr>,
     ) -> bool {
-        let addresses: Vec<Multiaddr> = addresses.take(ADDRESSES_MAX).collect();
+        let addresses = bounded(addresses);
         let known = self.remembered.entry(device).or_default();
         let is_new = addresses.iter().any(|address| !known.contains(address));
         *known = addresses;
@@ -34,7 +39,7 @@ impl AddressBook {
         let known = self.sighted.entry(device).or_default();
         known.retain(|other| *other != address);
         known.push_front(address);
-        known.truncate(ADDRESSES_MAX);
+        known.truncate(DIRECT_MAX);
     }
 
     /// Forgets that a device was seen at an address.
@@ -53,15 +58,25 @@ impl AddressBook {
     pub(crate) fn of(&self, device: DeviceId) -> Vec<Multiaddr> {
         let sighted = self.sighted.get(&device).into_iter().flatten();
         let remembered = self.remembered.get(&device).into_iter().flatten();
-        let mut addresses: Vec<Multiaddr> = Vec::new();
-        for address in sighted.chain(remembered) {
-            if !addresses.contains(address) {
-                addresses.push(address.clone());
-            }
-        }
-        addresses.truncate(ADDRESSES_MAX);
-        addresses
+        bounded(sighted.chain(remembered).cloned())
     }
+}
+
+/// Each once, and of each kind as many as are dialled.
+fn bounded(addresses: impl Iterator<Item = Multiaddr>) -> Vec<Multiaddr> {
+    let (mut taken, mut direct, mut relayed) = (Vec::new(), 0, 0);
+    for address in addresses {
+        let (count, max) = if address::is_relayed(&address) {
+            (&mut relayed, RELAYED_MAX)
+        } else {
+            (&mut direct, DIRECT_MAX)
+        };
+        if *count < max && !taken.contains(&address) {
+            *count += 1;
+            taken.push(address);
+        }
+    }
+    taken
 }
 
 #[cfg(test)]
@@ -72,6 +87,11 @@ mod tests {
 
     fn address(port: u16) -> Multiaddr {
         format!("/ip4/192.0.2.1/tcp/{port}").parse().unwrap()
+    }
+
+    fn circuit(port: u16) -> Multiaddr {
+        let relay = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+        format!("/ip4/192.0.2.1/tcp/{port}/p2p/{relay}/p2p-circuit").parse().unwrap()
     }
 
     #[test]
@@ -99,14 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_bounded() {
+    fn addresses_are_bounded_and_many_direct_ones_leave_room_for_relays() {
         let mut book = AddressBook::default();
-        book.remember(DEVICE, (1..=40).map(address));
-        assert_eq!(book.of(DEVICE).len(), ADDRESSES_MAX);
+        book.remember(DEVICE, (1..=40).map(address).chain((1..=40).map(circuit)));
+        let expected: Vec<Multiaddr> = (1..=16).map(address).chain((1..=8).map(circuit)).collect();
+        assert_eq!(book.of(DEVICE), expected);
         for port in 100..140 {
             book.sight(DEVICE, address(port));
         }
-        let dialled: Vec<Multiaddr> = (124..140).rev().map(address).collect();
-        assert_eq!(book.of(DEVICE), dialled);
+        let expected: Vec<Multiaddr> =
+            (124..140).rev().map(address).chain((1..=8).map(circuit)).collect();
+        assert_eq!(book.of(DEVICE), expected);
     }
 }

@@ -16,6 +16,18 @@
 //! connection lives is opened again by whoever opened it; a connection that is lost is dialled
 //! again by both sides. When this machine's own network comes back or is another, or the machine
 //! has slept, whoever is not connected is dialled at once, and whoever is must give a sign of life.
+//! A device with which something is under way ([`Command::Watch`]) is asked for one once a second passed
+//! without, and given up after three; what is idle is looked after seldom (`liveness`).
+//!
+//! Where no direct way is known, others lead (`reserve`, `reach`). A node that is reached for certain, at
+//! an address that is its own, mapped by its router (UPnP) or named by a person, carries other members'
+//! connections (Circuit Relay v2); the node hears from presence who does ([`Command::Relays`]), and two of
+//! those that are connected keep a place for this one. A dial goes to the direct addresses first, and
+//! through relays a quarter of a second later. What is relayed is end to end a connection like any other,
+//! and a direct one takes its place as soon as there is one: both ends dial each other at once (DCUtR),
+//! and again after waits that grow (`upgrade`). What members see of this node, and whether they can dial it
+//! back (AutoNAT v2), becomes [`Event::Reach`]. All of this is for members; for strangers it is not there
+//! (`guarded`).
 //!
 //! What anybody may take of this node is bounded before it is anybody's turn: handshakes and
 //! strangers, in all and from each address (`gate`, `arrivals`), a stranger's streams and bytes
@@ -25,9 +37,9 @@
 //! closes that stream, and events to a slow node hold back what the streams read, never a command.
 //! Commands are always taken, so a node may wait for its `send` without a cycle.
 //!
-//! Deliberately not here: what frames mean, who belongs, what is remembered across starts. Nor, as
-//! yet, relay, AutoNAT, DCUtR, UPnP and names (`/dns`): all addresses are direct. Identify tells
-//! no addresses to anybody; they travel in presence.
+//! Deliberately not here: what frames mean, who belongs, what is remembered across starts. Identify tells
+//! no addresses to anybody and is not believed any (`quiet`); they travel in presence. Names are the
+//! system's to resolve (`names`).
 //!
 //! The TLS under QUIC writes its session keys to the file that the environment variable
 //! `SSLKEYLOGFILE` names. The program must remove that variable before its first thread starts;
@@ -37,22 +49,30 @@ mod actor;
 mod address;
 mod allowance;
 mod arrivals;
+mod attempt;
 mod book;
 mod frame;
 mod gate;
+mod guarded;
 #[cfg(any(target_os = "linux", target_os = "android", test))]
 mod interfaces;
+mod liveness;
 mod muxer;
+mod names;
 pub mod pairing;
 mod peer;
+mod quiet;
+mod reach;
 pub mod recovery;
 mod redial;
 mod reopen;
+mod reserve;
 mod rivals;
 mod stream;
 mod swarm;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod watch;
 
 use std::{collections::BTreeSet, fmt, time::Duration};
@@ -62,9 +82,11 @@ use tokio::sync::mpsc;
 use weft_protocol::{
     frame::Protocol,
     id::{BootId, DeviceId},
+    reach::Report,
 };
 
 pub use crate::{
+    attempt::{Attempt, Ending},
     stream::{StreamEnd, StreamId},
     swarm::StartError,
 };
@@ -99,6 +121,14 @@ pub struct Config {
     pub mdns: bool,
     /// The port for UDP and TCP; 0 chooses one that is free for both.
     pub port: u16,
+    /// Whether the router is asked to pass on what comes from outside (UPnP); not on
+    /// [`Reach::Loopback`].
+    pub upnp: bool,
+    /// Whether it carries other members' connections, where others reach it for certain.
+    pub relays: bool,
+    /// Multiaddrs under which others reach it, as a person named them. Those that can't be dialled are left
+    /// out.
+    pub announce: Vec<String>,
 }
 
 impl fmt::Debug for Config {
@@ -108,6 +138,9 @@ impl fmt::Debug for Config {
             .field("reach", &self.reach)
             .field("mdns", &self.mdns)
             .field("port", &self.port)
+            .field("upnp", &self.upnp)
+            .field("relays", &self.relays)
+            .field("announce", &self.announce)
             .finish_non_exhaustive()
     }
 }
@@ -122,7 +155,7 @@ pub enum Command {
     Remember {
         /// The device.
         device: DeviceId,
-        /// Multiaddrs, of which the first sixteen count.
+        /// Multiaddrs, of which the first sixteen direct ones and eight through relays count.
         addresses: Vec<String>,
     },
     /// Dials a member now, without waiting for its turn; nothing where it is connected.
@@ -135,6 +168,17 @@ pub enum Command {
     Admit {
         /// The device.
         device: DeviceId,
+    },
+    /// Replaces the members that carry others' connections: of those that are connected, two are asked to
+    /// carry this node's.
+    Relays(BTreeSet<DeviceId>),
+    /// Whether something is under way with a device: while it is, the device's loss is noticed within
+    /// 3 s rather than 30 s. Holds for whichever connection serves it, until it is said anew.
+    Watch {
+        /// The device.
+        device: DeviceId,
+        /// Whether something is.
+        is_watched: bool,
     },
     /// Queues a frame; one for a stream that is closed is dropped.
     Send {
@@ -174,7 +218,8 @@ pub enum Event {
         addresses: Vec<String>,
     },
     /// A connection serves a device now. Comes again, with `member`, when a connected stranger
-    /// became one.
+    /// became one, and with another address when a direct connection took a relayed one's place, whose
+    /// streams were closed before.
     Connected {
         /// The device.
         device: DeviceId,
@@ -225,6 +270,8 @@ pub enum Event {
         /// How long it took.
         rtt: Duration,
     },
+    /// What is known of how this node is reached has changed.
+    Reach(Box<Report>),
     /// A dial came to nothing; the next one follows by itself.
     DialFailed {
         /// The device.
@@ -284,6 +331,8 @@ pub enum DialFailure {
     Unreachable {
         /// What the transport said.
         why: String,
+        /// How each address answered, as far as any was dialled.
+        attempts: Vec<Attempt>,
     },
 }
 
@@ -308,6 +357,11 @@ pub enum TurnedAway {
     /// Too many strangers are connected from its address.
     #[error("too many strangers from one address")]
     TooManyFromAddress,
+}
+
+/// Whether an address may be announced to others by a node of this reach: a direct one that they could dial.
+pub fn may_be_announced(address: &str, reach: Reach) -> bool {
+    address::parse(address, reach).is_some_and(|it| !address::is_relayed(&it))
 }
 
 /// The network has stopped.

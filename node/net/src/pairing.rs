@@ -73,14 +73,14 @@ struct Behaviour {
     gate: Gate,
 }
 
-/// `mdns`: whether it answers and asks the local network.
+/// `mdns`: whether it answers and asks the local network, and how often it asks.
 fn build(
     seed: [u8; 32],
     offered: Vec<StreamProtocol>,
-    mdns: bool,
+    mdns: Option<Duration>,
 ) -> Result<Swarm<Behaviour>, StartError> {
     let key = peer::keypair(seed);
-    let mdns = mdns.then(|| swarm::mdns(&key)).transpose()?;
+    let mdns = mdns.map(|again| swarm::mdns(&key, again)).transpose()?;
     let behaviour = Behaviour {
         limits: swarm::limits(CONNECTIONS_MAX),
         mdns: Toggle::from(mdns),
@@ -129,7 +129,7 @@ impl PairListener {
     }
 
     async fn listen(seed: [u8; 32], reach: Reach, mdns: bool) -> Result<Self, StartError> {
-        let mut swarm = build(seed, vec![PROTOCOL], mdns)?;
+        let mut swarm = build(seed, vec![PROTOCOL], mdns.then_some(swarm::ASKS_SELDOM))?;
         swarm::listen(&mut swarm, reach, 0)?;
         let id = endpoint_id(swarm.local_peer_id()).expect("an Ed25519 key stands in its id");
         let addresses = listening(&mut swarm, reach).await;
@@ -262,7 +262,7 @@ pub async fn pair_dial(
     addresses: &[String],
     patience: Duration,
 ) -> Result<PairStream, PairDialError> {
-    let mut swarm = build(seed, Vec::new(), false)?;
+    let mut swarm = build(seed, Vec::new(), None)?;
     let dialled = timeout(patience, dial(&mut swarm, target, addresses)).await;
     let (stream, local) = dialled.map_err(|_| PairDialError::TimedOut)??;
     Ok(carried(swarm, local, target, stream))
@@ -282,7 +282,8 @@ pub async fn pair_find(
     addresses: &[String],
     patience: Duration,
 ) -> Result<PairStream, PairDialError> {
-    let mut swarm = build(seed, Vec::new(), addresses.is_empty())?;
+    let asks = addresses.is_empty().then_some(swarm::ASKS_OFTEN);
+    let mut swarm = build(seed, Vec::new(), asks)?;
     let found = timeout(patience, find(&mut swarm, is_it, addresses)).await;
     let (stream, local, remote) = found.map_err(|_| PairDialError::TimedOut)??;
     Ok(carried(swarm, local, remote, stream))

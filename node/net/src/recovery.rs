@@ -286,7 +286,7 @@ pub async fn sight(
     time: Duration,
 ) -> Result<BTreeMap<DeviceId, Vec<String>>, StartError> {
     let key = peer::keypair(seed);
-    let behaviour = swarm::mdns(&key)?;
+    let behaviour = swarm::mdns(&key, swarm::ASKS_OFTEN)?;
     let mut swarm = swarm::build(key, behaviour)?;
     let deadline = Instant::now() + time;
     let mut sighted: BTreeMap<DeviceId, Vec<String>> = BTreeMap::new();
@@ -330,6 +330,9 @@ mod tests {
             reach: Reach::Loopback,
             mdns: false,
             port: 0,
+            upnp: false,
+            relays: false,
+            announce: Vec::new(),
         };
         let (net, mut events) = Net::start(config).await.unwrap();
         let listening = async {

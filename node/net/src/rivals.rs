@@ -3,8 +3,9 @@
 //! The newest start of the device wins: a node that was killed and came back closes what its
 //! predecessor left. Of connections to the same start, the newest wins as well, since nobody dials
 //! whom it is connected with: whoever comes again has lost the older one, of which this end may
-//! not know yet. Only where both dialled at once, one connection of each within
-//! [`AT_ONCE`], the one dialled by the device with the smaller id stays; both ends see the same
+//! not know yet; that holds for a relayed connection that comes after a direct one as well. Of
+//! connections that came up at once, within [`AT_ONCE`], a direct one stays before a relayed one; where
+//! both ends dialled, the one dialled by the device with the smaller id. Both ends see the same
 //! connections and so decide the same way, each on its own. Should they differ over what was at
 //! once, both connections close and the devices dial anew.
 
@@ -65,6 +66,8 @@ impl Starts {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Rival<Id> {
     pub(crate) id: Id,
+    /// Whether no relay lies between.
+    pub(crate) is_direct: bool,
     /// Whether the device with the smaller id dialled.
     pub(crate) is_preferred: bool,
     /// Since when it is up.
@@ -97,11 +100,13 @@ pub(crate) fn choose<Id: Copy + PartialEq>(
             .filter(|(rival, boot)| {
                 *boot == newest_boot && newest_since.since(rival.since) <= AT_ONCE
             })
-            .max_by_key(|(rival, _)| (rival.is_preferred, rival.order))
+            .max_by_key(|(rival, _)| (rival.is_direct, rival.is_preferred, rival.order))
     });
     let Some((best, _)) = best else { return Choice { keep: None, close: Vec::new() } };
     let close = greeted().filter(|(rival, _)| rival.id != best.id).map(|(rival, _)| rival.id);
-    let awaited = rivals.iter().any(|rival| rival.is_preferred && rival.boot.is_none());
+    let awaited = rivals.iter().any(|rival| {
+        rival.is_preferred && rival.is_direct == best.is_direct && rival.boot.is_none()
+    });
     let keep = current.is_some() || best.is_preferred || !awaited;
     Choice { keep: keep.then_some(best.id), close: close.collect() }
 }
@@ -121,7 +126,8 @@ mod tests {
     }
 
     fn rival_at(millis: u64, id: u64, is_preferred: bool, boot: Option<BootRank>) -> Rival<u64> {
-        Rival { id, is_preferred, since: Timestamp::from_millis(millis), order: id, boot }
+        let since = Timestamp::from_millis(millis);
+        Rival { id, is_direct: true, is_preferred, since, order: id, boot }
     }
 
     #[track_caller]
@@ -162,6 +168,23 @@ mod tests {
     }
 
     #[test]
+    fn a_direct_connection_takes_a_relayed_ones_place() {
+        let relayed = |millis, id, is_preferred| Rival {
+            is_direct: false,
+            ..rival_at(millis, id, is_preferred, OLD)
+        };
+        let direct = |millis, id| rival_at(millis, id, false, OLD);
+        check(&[relayed(0, 1, true), direct(60_000, 2)], Some(1), Some(2), &[1]);
+        check(&[relayed(0, 1, true), direct(10, 2)], Some(1), Some(2), &[1]);
+        check(&[direct(0, 1), relayed(1_000, 2, true)], Some(1), Some(1), &[2]);
+        // Nobody dials through a relay whom it is connected with.
+        check(&[direct(0, 1), relayed(1_001, 2, true)], Some(1), Some(2), &[1]);
+        // Nor does a direct one wait for one through a relay.
+        let silent = Rival { boot: None, ..relayed(0, 2, true) };
+        check(&[direct(0, 1), silent], None, Some(1), &[]);
+    }
+
+    #[test]
     fn a_greeted_connection_waits_for_the_preferred_one() {
         check(&[rival(1, false, OLD), rival(2, true, None)], None, None, &[]);
         check(&[rival(1, false, OLD), rival(2, true, None)], Some(1), Some(1), &[]);
@@ -176,13 +199,13 @@ mod tests {
         #[test]
         fn one_greeted_connection_is_left_whatever_the_order_of_asking(
             drawn in prop::collection::vec(
-                (0_u64..4_000, any::<bool>(), prop::option::of((0_u64..3, 0_u64..3))),
+                (0_u64..4_000, any::<(bool, bool)>(), prop::option::of((0_u64..3, 0_u64..3))),
                 0..5,
             ),
         ) {
-            let mut rivals: Vec<Rival<u64>> = (0..).zip(&drawn).map(|(id, (at, preferred, boot))| {
+            let mut rivals: Vec<Rival<u64>> = (0..).zip(&drawn).map(|(id, (at, (preferred, is_direct), boot))| {
                 let boot = boot.map(|(counter, heard)| BootRank { counter, heard });
-                rival_at(*at, id, *preferred, boot)
+                Rival { is_direct: *is_direct, ..rival_at(*at, id, *preferred, boot) }
             }).collect();
             let choice = choose(&rivals, Some(0));
             let greeted = rivals.iter().filter(|rival| rival.boot.is_some()).count();

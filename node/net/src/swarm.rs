@@ -2,16 +2,20 @@
 
 use std::{io, num::NonZeroU8, time::Duration};
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::Either};
 use libp2p::{
-    Swarm, SwarmBuilder, Transport as _, TransportError, connection_limits,
-    core::upgrade::Version,
-    identify,
+    Swarm, SwarmBuilder, Transport as _, TransportError, autonat, connection_limits,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{OptionalTransport, OrTransport},
+        upgrade::Version,
+    },
+    dcutr, identify,
     identity::Keypair,
-    mdns, memory_connection_limits, noise, ping, quic,
-    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+    mdns, memory_connection_limits, noise, ping, quic, relay,
+    swarm::{ConnectionId, FromSwarm, NetworkBehaviour, behaviour::toggle::Toggle},
     tcp::{self, tokio::TcpStream},
-    yamux,
+    upnp, yamux,
 };
 use rustix::net::sockopt;
 use thiserror::Error;
@@ -21,7 +25,10 @@ use weft_protocol::frame::Protocol;
 use crate::{
     Reach, address,
     gate::{Gate, Terms},
+    guarded::Guarded,
     muxer::{Bounded, Members},
+    names::Names,
+    quiet::Quiet,
 };
 
 /// Handshakes from outside at once; one source has half of them at most.
@@ -32,8 +39,9 @@ const PENDING_IN_MAX: u32 = 32;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const QUIC_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections to one peer: one, two dials at once, and a dead one that is not noticed yet.
-const CONNECTIONS_FOR_PEER_MAX: u32 = 4;
+/// Connections to one peer: one, two dials at once, and a dead one that is not noticed yet; through a
+/// relay the same, and what was dialled to find out whether it can be.
+const CONNECTIONS_FOR_PEER_MAX: u32 = 8;
 
 /// Connections in all: twenty devices and the strangers with room to spare.
 const CONNECTIONS_MAX: u32 = 128;
@@ -46,8 +54,20 @@ const STRANGERS_MAX: usize = 16;
 const STRANGERS_FOR_IP_MAX: usize = 4;
 
 /// Streams of one connection: seven protocols, identify and ping, each twice while one replaces
-/// the other, doubled.
+/// the other, doubled; and with a relay a circuit to each of the other devices.
 const STREAMS_MAX: u32 = 64;
+
+/// Devices of one person, as far as a relay provides for them.
+const DEVICES_MAX: usize = 20;
+
+/// Places that a relay keeps: one for each device, and one more on a connection that is about to go.
+const RESERVATIONS_MAX: usize = 2 * DEVICES_MAX;
+
+/// Circuits that a relay carries: one between any two devices.
+const CIRCUITS_MAX: usize = DEVICES_MAX * (DEVICES_MAX - 1) / 2;
+
+/// How long a circuit may last: the longest that the protocol can say, 136 years.
+const CIRCUIT_TIME: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Inbound streams of one connection that are negotiated at once.
 const NEGOTIATING_MAX: usize = 16;
@@ -58,28 +78,36 @@ const QUIC_STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// What one QUIC connection may have under way: 8 MiB fill 100 ms of a 640 Mbit/s link.
 const QUIC_CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// How often an idle connection says that it lives; QUIC does so itself, for TCP the kernel does.
-/// One exchange wakes an idle node twice on QUIC, which is half a wake-up in a second for each
-/// peer, and not at all on TCP.
-const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// How often an idle connection says that it lives, and after how much silence its peer is gone.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// QUIC says so itself, for TCP the kernel does.
+    keep_alive: Duration,
+    /// Noticed after `keep_alive` and this at most.
+    silence_max: Duration,
+}
 
-/// A peer that answers nothing for so long is gone. On an idle connection that is noticed after
-/// [`KEEP_ALIVE`] and this at most, so 10 s, and what is lost on the way is said again some seven
-/// times meanwhile. It outlives a cable that is out for five seconds.
-const SILENCE_MAX: Duration = Duration::from_secs(6);
+/// The main swarm's: loss is noticed within 28 s, and what is lost on the way is said again some seven
+/// times meanwhile. It outlives a cable that is out for a quarter of a minute. One exchange wakes each side
+/// twice on QUIC, which is a fifth of a wake-up in a second for each peer, and not at all on TCP. Where
+/// something is under way, [`liveness`](crate::liveness) asks sooner.
+const IDLE: Patience =
+    Patience { keep_alive: Duration::from_secs(10), silence_max: Duration::from_secs(18) };
 
-/// How often the kernel asks again on TCP, and how often in vain where it counts rather than looks
-/// at the time: together less than [`SILENCE_MAX`].
-const TCP_KEEP_ALIVE_AGAIN: Duration = Duration::from_secs(1);
-const TCP_KEEP_ALIVES_MAX: u32 = 2;
+/// That of a swarm that is up for a few minutes, while a person waits for it.
+const WAITED_FOR: Patience =
+    Patience { keep_alive: Duration::from_secs(4), silence_max: Duration::from_secs(6) };
 
-/// How often the round trip is measured.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// How often the kernel asks again on TCP in the time that silence may last, and so often in vain where
+/// it counts rather than looks at the time.
+const TCP_KEEP_ALIVES_MAX: u32 = 3;
 
-/// An answer to a ping that takes longer has failed. libp2p keeps the first failure to itself, so a
-/// TCP peer whose kernel lives while its program stands still is given up after the second, some
-/// 40 s later; on QUIC it is silent, and gone like any other.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the round trip is measured. It moves seldom, and each measurement wakes both sides some six
+/// times.
+const PING_INTERVAL: Duration = Duration::from_secs(120);
+
+/// An answer to a ping that takes longer has failed. Whether a peer lives is asked elsewhere.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The share of the machine's memory over which no connection is taken. It looks at this process
 /// alone, and only when somebody connects; what one connection may hold is bounded by its streams.
@@ -118,20 +146,72 @@ pub enum StartError {
     },
 }
 
+/// How often a device that is to be found asks the local network anew who is there.
+pub(crate) const ASKS_SELDOM: Duration = Duration::from_secs(300);
+
+/// How often one does that searches for a device while a person waits: a question or an answer that was
+/// lost is made good within a blink.
+pub(crate) const ASKS_OFTEN: Duration = Duration::from_millis(500);
+
 /// The behaviours of the main swarm. The gate is last: what it let pass no other refuses.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
     ping: ping::Behaviour,
-    identify: identify::Behaviour,
+    pub(crate) identify: Quiet,
     mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) upnp: Toggle<upnp::tokio::Behaviour>,
+    /// Carries others' connections.
+    pub(crate) relay: Guarded<relay::Behaviour>,
+    /// Is carried by relays.
+    circuits: Guarded<relay::client::Behaviour>,
+    pub(crate) dcutr: Guarded<dcutr::Behaviour>,
+    /// Has members dial back.
+    pub(crate) tested: Toggle<Guarded<autonat::v2::client::Behaviour>>,
+    /// Dials back.
+    pub(crate) tests: Toggle<Guarded<autonat::v2::server::Behaviour>>,
     pub(crate) gate: Gate,
 }
 
+impl Behaviour {
+    /// A stranger became a member on the connection that it has.
+    pub(crate) fn promote(&mut self, connection: ConnectionId) {
+        self.relay.promote(connection);
+        self.circuits.promote(connection);
+        self.dcutr.promote(connection);
+        if let Some(tested) = self.tested.as_mut() {
+            tested.promote(connection);
+        }
+        if let Some(tests) = self.tests.as_mut() {
+            tests.promote(connection);
+        }
+    }
+
+    /// Whether a connection was dialled to show a member that it can be.
+    pub(crate) fn is_test(&self, connection: ConnectionId) -> bool {
+        self.tests.as_ref().is_some_and(|tests| tests.dialled(connection))
+    }
+}
+
+/// What the part that has members dial back is told of, of what is about no connection.
+pub(crate) type Tests = fn(&FromSwarm<'_>) -> bool;
+
+/// What the main swarm does besides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Besides {
+    /// Whether the local network is told.
+    pub(crate) mdns: bool,
+    /// Whether the router is asked to pass on what comes from outside.
+    pub(crate) upnp: bool,
+    /// Whether members dial back, and which addresses are tested.
+    pub(crate) tests: Option<Tests>,
+}
+
 /// Builds the main swarm, which does not listen yet.
-pub(crate) fn main(key: Keypair, mdns: bool) -> Result<Swarm<Behaviour>, StartError> {
-    let mdns = mdns.then(|| self::mdns(&key)).transpose()?;
+pub(crate) fn main(key: Keypair, besides: Besides) -> Result<Swarm<Behaviour>, StartError> {
+    let mdns = besides.mdns.then(|| mdns(&key, ASKS_SELDOM)).transpose()?;
+    let local = key.public().to_peer_id();
     let names = |protocols: &[Protocol]| protocols.iter().map(|p| crate::actor::name(*p)).collect();
     let gate = Gate::new(Terms {
         member: names(&Protocol::SPOKEN),
@@ -141,27 +221,66 @@ pub(crate) fn main(key: Keypair, mdns: bool) -> Result<Swarm<Behaviour>, StartEr
     })
     .with_door(PENDING_IN_MAX as usize / 2);
     let members = gate.members();
+    let guarded = || members.clone();
+    let (circuits, relayed) = relay::client::new(local);
     let behaviour = Behaviour {
         limits: limits(CONNECTIONS_MAX),
         memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE_MAX),
         ping: ping::Behaviour::new(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
         ),
-        identify: identify::Behaviour::new(
+        identify: Quiet::new(
             identify::Config::new("weft/1".to_owned(), key.public())
                 .with_agent_version(concat!("weft/", env!("CARGO_PKG_VERSION")).to_owned())
                 .with_hide_listen_addrs(true)
                 .with_cache_size(0),
         ),
         mdns: Toggle::from(mdns),
+        upnp: Toggle::from(besides.upnp.then(upnp::tokio::Behaviour::default)),
+        relay: Guarded::new(carrier(local), guarded()).direct_only().hearing(|event| {
+            // A place at another relay is no place to be a relay at.
+            !matches!(event, FromSwarm::ExternalAddrConfirmed(it) if address::is_relayed(it.addr))
+        }),
+        circuits: Guarded::new(relayed, guarded()),
+        dcutr: Guarded::new(dcutr::Behaviour::new(local), guarded()),
+        tested: Toggle::from(
+            besides.tests.map(|hears| {
+                Guarded::new(Default::default(), guarded()).direct_only().hearing(hears)
+            }),
+        ),
+        tests: Toggle::from(
+            besides.tests.map(|_| Guarded::new(Default::default(), guarded()).direct_only()),
+        ),
         gate,
     };
-    assemble(key, behaviour, Some(members))
+    assemble(key, behaviour, Some(members), Some(circuits))
 }
 
-/// What finds others on the local network, and is found by them.
-pub(crate) fn mdns(key: &Keypair) -> Result<mdns::tokio::Behaviour, StartError> {
-    mdns::tokio::Behaviour::new(mdns::Config::default(), key.public().into())
+/// What carries others' connections, once it is told to.
+fn carrier(local: libp2p::PeerId) -> relay::Behaviour {
+    let mut relay = relay::Behaviour::new(
+        local,
+        relay::Config {
+            max_reservations: RESERVATIONS_MAX,
+            max_reservations_per_peer: CONNECTIONS_FOR_PEER_MAX as usize,
+            reservation_rate_limiters: Vec::new(),
+            max_circuits: CIRCUITS_MAX,
+            max_circuits_per_peer: DEVICES_MAX,
+            max_circuit_duration: CIRCUIT_TIME,
+            // No limit.
+            max_circuit_bytes: 0,
+            circuit_src_rate_limiters: Vec::new(),
+            ..relay::Config::default()
+        },
+    );
+    relay.set_status(Some(relay::Status::Disable));
+    relay
+}
+
+/// What finds others on the local network, and is found by them. It asks again after `again`.
+pub(crate) fn mdns(key: &Keypair, again: Duration) -> Result<mdns::tokio::Behaviour, StartError> {
+    let config = mdns::Config { query_interval: again, ..mdns::Config::default() };
+    mdns::tokio::Behaviour::new(config, key.public().into())
         .map_err(|error| StartError::SetUp { what: "mDNS", source: error.into() })
 }
 
@@ -201,14 +320,18 @@ pub(crate) fn build<B: NetworkBehaviour>(
     key: Keypair,
     behaviour: B,
 ) -> Result<Swarm<B>, StartError> {
-    assemble(key, behaviour, None)
+    assemble(key, behaviour, None, None)
 }
 
-/// Builds a swarm over QUIC and TCP. Whoever is not among the members may open few streams.
+/// Why a transport could not be set up.
+type SetUp = Box<dyn std::error::Error + Send + Sync>;
+
+/// Builds a swarm over QUIC and TCP, and over relays with `circuits`. Whoever is not among the members may open few streams.
 fn assemble<B: NetworkBehaviour>(
     key: Keypair,
     behaviour: B,
     members: Option<Members>,
+    circuits: Option<relay::client::Transport>,
 ) -> Result<Swarm<B>, StartError> {
     let yamux = || {
         let mut config = yamux::Config::default();
@@ -217,9 +340,10 @@ fn assemble<B: NetworkBehaviour>(
     };
     // The builder's own TCP hands out no socket to set options on.
     let bounds = members.clone();
-    let tcp = |key: &Keypair| {
+    let patience = if members.is_some() { IDLE } else { WAITED_FOR };
+    let tcp = |key: &Keypair| -> Result<_, noise::Error> {
         let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
-            .map(|stream, _| watched(stream))
+            .map(move |stream, _| watched(stream, patience))
             .upgrade(Version::V1Lazy)
             .authenticate(noise::Config::new(key)?)
             .multiplex(yamux())
@@ -229,19 +353,41 @@ fn assemble<B: NetworkBehaviour>(
     let quic = |key: &Keypair| {
         let mut config = quic::Config::new(key);
         config.handshake_timeout = QUIC_HANDSHAKE_TIMEOUT;
-        config.max_idle_timeout = u32::try_from(SILENCE_MAX.as_millis()).unwrap_or(u32::MAX);
-        config.keep_alive_interval = KEEP_ALIVE;
+        config.max_idle_timeout =
+            u32::try_from(patience.silence_max.as_millis()).unwrap_or(u32::MAX);
+        config.keep_alive_interval = patience.keep_alive;
         config.max_concurrent_stream_limit = STREAMS_MAX;
         config.max_stream_data = QUIC_STREAM_WINDOW_BYTES;
         config.max_connection_data = QUIC_CONNECTION_WINDOW_BYTES;
+        let bounds = members.clone();
         quic::tokio::Transport::new(config)
-            .map(move |(peer, muxer), _| (peer, Bounded::new(muxer, peer, members)))
+            .map(move |(peer, muxer), _| (peer, Bounded::new(muxer, peer, bounds)))
+    };
+    let direct = |key: &Keypair| -> Result<_, SetUp> {
+        let either = OrTransport::new(quic(key), tcp(key)?);
+        Ok(Names::new(either.map(|either, _| match either {
+            Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+            Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+        })))
+    };
+    // Between two devices nobody reads along: what a relay carries is a connection like any other.
+    let relayed = |key: &Keypair| -> Result<_, SetUp> {
+        let bounds = members.clone();
+        let noise = noise::Config::new(key)?;
+        Ok(circuits.map_or_else(OptionalTransport::none, |circuits| {
+            let transport = circuits
+                .upgrade(Version::V1Lazy)
+                .authenticate(noise)
+                .multiplex(yamux())
+                .map(move |(peer, muxer), _| (peer, Bounded::new(muxer, peer, bounds)));
+            OptionalTransport::some(transport)
+        }))
     };
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_other_transport(quic)
-        .map_err(|never| match never {})?
-        .with_other_transport(tcp)
+        .with_other_transport(relayed)
+        .map_err(|error| StartError::SetUp { what: "Noise", source: error.into() })?
+        .with_other_transport(direct)
         .map_err(|error| StartError::SetUp { what: "Noise", source: error.into() })?
         .with_behaviour(move |_| behaviour)
         .map_err(|error| StartError::SetUp { what: "behaviours", source: Box::new(error) })?
@@ -257,15 +403,18 @@ fn assemble<B: NetworkBehaviour>(
 }
 
 /// Has the kernel notice that the peer is gone, where nothing is said and where nothing is answered.
-fn watched(stream: TcpStream) -> TcpStream {
+fn watched(stream: TcpStream, patience: Patience) -> TcpStream {
     let socket = &stream.0;
     let set = sockopt::set_socket_keepalive(socket, true)
-        .and_then(|()| sockopt::set_tcp_keepidle(socket, KEEP_ALIVE))
-        .and_then(|()| sockopt::set_tcp_keepintvl(socket, TCP_KEEP_ALIVE_AGAIN))
+        .and_then(|()| sockopt::set_tcp_keepidle(socket, patience.keep_alive))
+        .and_then(|()| {
+            let again = patience.silence_max / TCP_KEEP_ALIVES_MAX;
+            sockopt::set_tcp_keepintvl(socket, again)
+        })
         .and_then(|()| sockopt::set_tcp_keepcnt(socket, TCP_KEEP_ALIVES_MAX));
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let set = set.and_then(|()| {
-        let millis = u32::try_from(SILENCE_MAX.as_millis()).unwrap_or(u32::MAX);
+        let millis = u32::try_from(patience.silence_max.as_millis()).unwrap_or(u32::MAX);
         sockopt::set_tcp_user_timeout(socket, millis)
     });
     if let Err(error) = set {

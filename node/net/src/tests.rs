@@ -44,6 +44,8 @@ mod limits;
 mod node;
 mod pairing;
 mod raw;
+mod reaching;
+mod silence;
 mod strangers;
 
 use self::{

@@ -285,7 +285,16 @@ async fn malign(
 ) -> BTreeMap<Protocol, usize> {
     // An early start of it, so that the true one is newer when it is back.
     let boot = BootId { counter: 1, random: 7 };
-    let config = Config { seed, boot, reach: Reach::Loopback, mdns: false, port: 0 };
+    let config = Config {
+        seed,
+        boot,
+        reach: Reach::Loopback,
+        mdns: false,
+        port: 0,
+        upnp: false,
+        relays: false,
+        announce: Vec::new(),
+    };
     let (handle, mut events) = Net::start(config).await.expect("it listens");
     handle.send(Command::Members([node].into())).await.expect("it runs");
     handle.send(Command::Remember { device: node, addresses }).await.expect("it runs");

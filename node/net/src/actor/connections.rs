@@ -1,9 +1,11 @@
-//! The connections: who is on them, which one serves its device, whether they live.
+//! The connections: who is on them, which one serves its device.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use libp2p::{
-    Multiaddr, PeerId, core::ConnectedPoint, identify, multiaddr::Protocol as Part, ping,
+    Multiaddr, PeerId,
+    core::{ConnectedPoint, Endpoint},
+    multiaddr::Protocol as Part,
     swarm::ConnectionId,
 };
 use weft_protocol::{
@@ -12,37 +14,38 @@ use weft_protocol::{
     time::Timestamp,
 };
 
-use super::{LINGER, NetActor, Timer};
+use super::{LINGER, NetActor, Timer, reaching::Seen};
 use crate::{
-    Disconnection, Event, TurnedAway,
-    gate::{Access, Negotiated, OPEN_TIMEOUT},
-    peer, redial,
+    Disconnection, Event, TurnedAway, address,
+    gate::{Access, OPEN_TIMEOUT},
+    liveness, peer, redial,
     reopen::Reopen,
     rivals::{self, BootRank, Rival},
     stream::{StreamEnd, StreamId},
+    upgrade,
 };
 
 /// How long a stranger has to prove that it belongs.
 const STRANGER_TIME: Duration = Duration::from_secs(5);
 
-/// How long a peer has for a sign of life when this node's network came back. The packet that asks
-/// wakes a connection of QUIC that lay still, but Linux asks for a neighbour's hardware address
-/// only once in a second.
-const PROBE_TIME: Duration = Duration::from_millis(1_200);
+/// How long a relayed connection has for what is queued on it when a direct one takes its place: on a slow
+/// uplink some hundred KiB. Nothing waits for it.
+const LINGER_RELAYED: Duration = Duration::from_secs(2);
 
-/// The same on TCP, where what was sent in vain goes first and is not sent again for seconds: a new
-/// connection is quicker there.
-const PROBE_TIME_TCP: Duration = Duration::from_millis(500);
+/// How long a connection is kept that serves nothing but a try for a direct one: three tries of libp2p's.
+pub(super) const ERRAND_TIME: Duration = Duration::from_secs(15);
 
-/// Two round trips on one machine differ by so much for no reason.
-const ROUND_TRIP_NOISE: Duration = Duration::from_micros(200);
+/// How long one is kept that was dialled to show that it can be.
+const TEST_TIME: Duration = Duration::from_secs(6);
 
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) device: DeviceId,
     pub(super) address: Multiaddr,
-    /// Whether this node dialled.
+    /// Whether this node dialled, or of two that dialled each other at once is the one that did.
     pub(super) dialled: bool,
+    /// What the peer can say of this node's address.
+    pub(super) seen: Seen,
     pub(super) since: Timestamp,
     pub(super) order: u64,
     pub(super) access: Arc<Access>,
@@ -53,17 +56,9 @@ pub(super) struct Connection {
     pub(super) admitted: bool,
     pub(super) streams: BTreeMap<Protocol, StreamId>,
     pub(super) reopened: BTreeMap<Protocol, Reopen>,
-    /// The question for a sign of life that is not answered yet.
-    pub(super) probe: Option<u64>,
-    /// The round trip as it was told last.
-    round_trip: Option<Duration>,
-}
-
-/// Whether a round trip differs so much from the one that was told that it is told again: by a tenth,
-/// and by more than what scheduling makes of it.
-fn has_moved(told: Duration, rtt: Duration) -> bool {
-    let by = told.abs_diff(rtt);
-    by > told / 10 && by > ROUND_TRIP_NOISE
+    /// The round trip as it was measured last, and as it was told last.
+    pub(super) measured: Option<Duration>,
+    pub(super) round_trip: Option<Duration>,
 }
 
 impl NetActor {
@@ -79,14 +74,25 @@ impl NetActor {
             self.swarm.close_connection(id);
             return;
         };
-        let (mut address, dialled) = match endpoint {
-            ConnectedPoint::Dialer { address, .. } => (address, true),
+        let seen = Seen::on(&endpoint);
+        let (address, dialled) = match endpoint {
+            ConnectedPoint::Dialer { address, role_override, .. } => {
+                (address, role_override == Endpoint::Dialer)
+            }
+            ConnectedPoint::Listener { local_addr, .. } if address::is_relayed(&local_addr) => {
+                (self.with_relay(local_addr), false)
+            }
             ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, false),
         };
-        if let Some(Part::P2p(_)) = address.iter().last() {
-            address.pop();
+        let address = address::without_peer(address);
+        let is_relayed = address::is_relayed(&address);
+        self.on_dialled(id);
+        if self.is_errand(id) {
+            let is_test = !is_relayed;
+            self.after(if is_test { TEST_TIME } else { ERRAND_TIME }, Timer::Close(id));
+            return;
         }
-        if dialled && self.current(device).is_some() {
+        if dialled && (self.serves_as_well(device, is_relayed)) {
             // The peer was quicker, and that connection is the younger.
             self.swarm.close_connection(id);
             return;
@@ -105,6 +111,7 @@ impl NetActor {
             device,
             address,
             dialled,
+            seen,
             since: self.now(),
             order: self.next(),
             access,
@@ -114,13 +121,18 @@ impl NetActor {
             admitted: false,
             streams: BTreeMap::new(),
             reopened: BTreeMap::new(),
-            probe: None,
+            measured: None,
             round_trip: None,
         };
         self.connections.insert(id, connection);
         if member {
+            self.watch_over(id);
             self.redial_input(redial::Input::Connected(device));
-            self.after(OPEN_TIMEOUT, Timer::Greeting(id));
+            // One that comes beside another may be there to make a direct one.
+            let is_errand = is_relayed && !dialled && self.current(device).is_some();
+            let time = if is_errand { ERRAND_TIME } else { OPEN_TIMEOUT };
+            self.after(time, Timer::Greeting(id));
+            self.welcome(id);
         } else {
             self.after(STRANGER_TIME, Timer::Stranger(id));
         }
@@ -139,54 +151,41 @@ impl NetActor {
             let address = connection.address.to_string();
             self.outbox.push_back(Event::Connected { device, address, member: true });
         }
+        self.watch_over(id);
+        self.tell_round_trip(id);
         self.redial_input(redial::Input::Connected(device));
+        self.welcome(id);
     }
 
-    pub(super) fn on_ping(&mut self, id: ConnectionId, result: Result<Duration, ping::Failure>) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        match result {
-            Ok(rtt) if connection.member && connection.current => {
-                if connection.round_trip.is_none_or(|told| has_moved(told, rtt)) {
-                    connection.round_trip = Some(rtt);
-                    self.outbox.push_back(Event::RoundTrip { device: connection.device, rtt });
-                }
-            }
-            Ok(_) | Err(ping::Failure::Unsupported) => {}
-            Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
-                let why = "no answer to a ping".to_owned();
-                self.leave(id, Disconnection::Lost { why }, false);
-            }
-        }
-    }
-
-    /// Asks whether the peer lives. Identify's answer says so without changing anything there, as a
-    /// ping beside the regular one would, and each peer of any version speaks it.
-    pub(super) fn probe(&mut self, id: ConnectionId) {
-        let probe = self.next();
-        if let Some(connection) = self.connections.get_mut(&id)
-            && connection.probe.is_none()
+    /// What members are offered besides is offered on a connection from now on.
+    fn welcome(&mut self, id: ConnectionId) {
+        self.swarm.behaviour_mut().promote(id);
+        if let Some(connection) = self.connections.get(&id)
+            && !connection.is_relayed()
         {
-            connection.probe = Some(probe);
-            let is_tcp = connection.address.iter().any(|part| matches!(part, Part::Tcp(_)));
-            let time = if is_tcp { PROBE_TIME_TCP } else { PROBE_TIME };
-            self.swarm.behaviour_mut().gate.open(id, identify::PROTOCOL_NAME);
-            self.after(time, Timer::Probe(id, probe));
+            self.on_near(connection.device);
         }
     }
 
-    /// What was opened is not used: that it could be was the question.
-    pub(super) fn on_probed(&mut self, id: ConnectionId, outcome: &Negotiated) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        match outcome {
-            Negotiated::Outbound(_) | Negotiated::Inbound(_) => connection.probe = None,
-            Negotiated::Failed(why) => tracing::debug!(device = %connection.device, %why, "probed"),
-        }
+    /// Whether a connection serves a device, or is about to, that one which this node dialled would not be
+    /// better than.
+    fn serves_as_well(&self, device: DeviceId, is_relayed: bool) -> bool {
+        self.connections.values().filter(|it| it.device == device).any(|it| {
+            if is_relayed { it.current || !it.is_relayed() } else { it.current && !it.is_relayed() }
+        })
     }
 
-    pub(super) fn on_probe_over(&mut self, id: ConnectionId, probe: u64) {
-        if self.connections.get(&id).is_some_and(|connection| connection.probe == Some(probe)) {
-            let why = "no sign of life after the network moved".to_owned();
-            self.leave(id, Disconnection::Lost { why }, false);
+    /// The address of a circuit, with the relay's name where the transport left it out.
+    fn with_relay(&self, circuit: Multiaddr) -> Multiaddr {
+        if address::relay(&circuit).is_some() {
+            return circuit;
+        }
+        let direct: Multiaddr =
+            circuit.iter().take_while(|part| *part != Part::P2pCircuit).collect();
+        let relay = self.connections.values().find(|it| it.address == direct);
+        match relay.and_then(|it| peer::peer_id(it.device.as_bytes())) {
+            Some(relay) => direct.with(Part::P2p(relay)).with(Part::P2pCircuit),
+            None => circuit,
         }
     }
 
@@ -217,6 +216,11 @@ impl NetActor {
         lingers: bool,
     ) -> Option<DeviceId> {
         let connection = self.connections.remove(&id)?;
+        self.live(liveness::Input::Closed(id));
+        self.findings.closed(id);
+        if !connection.is_relayed() {
+            self.on_near(connection.device);
+        }
         for stream in connection.streams.into_values() {
             self.remove_stream(stream, StreamEnd::Disconnected, lingers);
         }
@@ -236,6 +240,7 @@ impl NetActor {
             .filter(|(_, connection)| connection.device == device)
             .map(|(&id, connection)| Rival {
                 id,
+                is_direct: !connection.is_relayed(),
                 is_preferred: (preferred == self.local) == connection.dialled,
                 since: connection.since,
                 order: connection.order,
@@ -248,22 +253,46 @@ impl NetActor {
                 self.allowances.retain(|other| *other != device);
             }
             self.redial_input(redial::Input::Lost(device));
+            self.upgrade_input(upgrade::Input::Settled(device));
             return;
         }
         let choice = rivals::choose(&rivals, self.current(device));
+        let is_direct = choice.keep.is_some_and(|id| !self.connections[&id].is_relayed());
         for id in choice.close {
-            self.forget(id, Disconnection::Replaced, false);
-            self.swarm.close_connection(id);
+            if is_direct && self.connections[&id].is_relayed() {
+                self.supersede(id);
+            } else {
+                self.forget(id, Disconnection::Replaced, false);
+                self.swarm.close_connection(id);
+            }
         }
         if let Some(id) = choice.keep {
             let connection = self.connections.get_mut(&id).expect("it was among the rivals");
             if !connection.current {
                 connection.current = true;
+                let now = if connection.is_relayed() {
+                    upgrade::Input::Relayed(device)
+                } else {
+                    upgrade::Input::Settled(device)
+                };
+                self.upgrade_input(now);
+                let connection = &self.connections[&id];
                 let address = connection.address.to_string();
                 let member = connection.member;
                 self.outbox.push_back(Event::Connected { device, address, member });
+                self.tell_round_trip(id);
                 self.release(id);
             }
+        }
+    }
+
+    /// A direct connection serves in the place of a relayed one: the node stays connected, what is queued
+    /// goes out on the old one, and what comes goes on the new one.
+    fn supersede(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.current = false;
+            self.forget(id, Disconnection::Replaced, true);
+            self.after(LINGER_RELAYED, Timer::Close(id));
         }
     }
 
@@ -287,6 +316,11 @@ impl NetActor {
 }
 
 impl Connection {
+    /// Whether a relay lies between.
+    pub(super) fn is_relayed(&self) -> bool {
+        address::is_relayed(&self.address)
+    }
+
     /// Whether this side opens `protocol` on it.
     pub(super) fn opens(&self, local: DeviceId, protocol: Protocol) -> bool {
         match protocol {
@@ -303,24 +337,5 @@ impl Connection {
     /// Whether `protocol` may be opened on it now.
     pub(super) fn may_open(&self, protocol: Protocol) -> bool {
         protocol == Protocol::Trust || self.admitted
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_round_trip_is_told_again_only_when_it_moved() {
-        let micros = Duration::from_micros;
-        for (told, rtt, expected) in [
-            (700, 850, false),
-            (700, 1_000, true),
-            (20_000, 21_000, false),
-            (20_000, 17_000, true),
-            (20_000, 20_000, false),
-        ] {
-            assert_eq!(has_moved(micros(told), micros(rtt)), expected, "{told} then {rtt}");
-        }
     }
 }

@@ -41,9 +41,12 @@ impl NetActor {
 
     pub(super) fn on_gate_event(&mut self, event: GateEvent) {
         let id = event.connection;
-        if event.protocol == identify::PROTOCOL_NAME {
-            self.on_probed(id, &event.outcome);
-            return;
+        match &event.outcome {
+            Negotiated::Outbound(_) | Negotiated::Inbound(_) => self.on_heard(id),
+            Negotiated::Failed(why) if event.protocol == identify::PROTOCOL_NAME => {
+                tracing::debug!(connection = %id, %why, "asked for a sign of life");
+            }
+            Negotiated::Failed(_) => {}
         }
         let Some(protocol) = protocol_of(&event.protocol) else { return };
         let Some(connection) = self.connections.get(&id) else { return };
@@ -103,6 +106,11 @@ impl NetActor {
     }
 
     pub(super) fn on_report(&mut self, report: Report) {
+        if let Report::Greeted { stream, .. } | Report::Frame { stream, .. } = &report
+            && let Some(entry) = self.streams.get(stream)
+        {
+            self.on_heard(entry.connection);
+        }
         match report {
             Report::Greeted { stream, boot } => self.on_greeted(stream, boot),
             Report::Frame { stream, bytes } => self.on_frame(stream, bytes),

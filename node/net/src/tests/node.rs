@@ -21,7 +21,16 @@ pub(super) fn device(seed: u8) -> DeviceId {
 
 pub(super) fn config(seed: u8, counter: u64, port: u16) -> Config {
     let boot = BootId { counter, random: u64::from(seed) };
-    Config { seed: [seed; 32], boot, reach: Reach::Loopback, mdns: true, port }
+    Config {
+        seed: [seed; 32],
+        boot,
+        reach: Reach::Loopback,
+        mdns: true,
+        port,
+        upnp: true,
+        relays: true,
+        announce: Vec::new(),
+    }
 }
 
 impl Node {
@@ -38,6 +47,16 @@ impl Node {
         let returned = actor.returned();
         tokio::spawn(actor.run());
         (Self::up(seed, NetHandle { commands }, events, None).await, returned)
+    }
+
+    /// Starts with members that dial each other back, wherever they are.
+    pub(super) async fn start_testing(seed: u8) -> Self {
+        let (commands, inbox) = mpsc::channel(16);
+        let (sender, events) = mpsc::channel(64);
+        let config = config(seed, 1, 0);
+        let actor = actor::NetActor::testing(config, Some(|_| true), inbox, sender).unwrap();
+        tokio::spawn(actor.run());
+        Self::up(seed, NetHandle { commands }, events, None).await
     }
 
     /// Starts in a runtime of its own, whose end is as sudden as a kill.

@@ -1,0 +1,179 @@
+//! Addresses with names: `/dns`, `/dns4` and `/dns6` are resolved by the system when they are dialled.
+//!
+//! The system's resolver is asked anew each time, so a machine that moved to another network uses that
+//! network's, and what the machine's own list of hosts says holds. It is given [`RESOLVE_TIME`].
+
+use std::{
+    io,
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use libp2p::{
+    Multiaddr, Transport, TransportError,
+    core::transport::{DialOpts, ListenerId, TransportEvent},
+    multiaddr::Protocol,
+};
+use tokio::time::{sleep, timeout};
+
+/// How long the system has to resolve a name; without a network it may never answer.
+const RESOLVE_TIME: Duration = Duration::from_secs(3);
+
+/// IP addresses of one name that are dialled.
+const IPS_MAX: usize = 6;
+
+/// The head start of each IP address of a name before the next (RFC 8305, section 8).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// A transport under which names are resolved.
+#[derive(Debug)]
+pub(crate) struct Names<T> {
+    inner: Arc<Mutex<T>>,
+}
+
+impl<T> Names<T> {
+    pub(crate) fn new(inner: T) -> Self {
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+}
+
+/// What a name is resolved to.
+#[derive(Clone, Copy, Debug)]
+enum Family {
+    Any,
+    V4,
+    V6,
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "multiaddr's parts may grow; three are names")]
+fn name(address: &Multiaddr) -> Option<(String, Family)> {
+    match address.iter().next()? {
+        Protocol::Dns(name) => Some((name.into_owned(), Family::Any)),
+        Protocol::Dns4(name) => Some((name.into_owned(), Family::V4)),
+        Protocol::Dns6(name) => Some((name.into_owned(), Family::V6)),
+        _ => None,
+    }
+}
+
+async fn resolve(name: &str, family: Family) -> io::Result<Vec<IpAddr>> {
+    let found = timeout(RESOLVE_TIME, tokio::net::lookup_host((name, 0)))
+        .await
+        .map_err(|_| {
+            io::Error::new(io::ErrorKind::TimedOut, format!("{name} was not resolved in time"))
+        })?
+        .map_err(|error| io::Error::other(format!("{name} was not resolved: {error}")))?;
+    let mut ips: Vec<IpAddr> = Vec::new();
+    for ip in found.map(|socket| socket.ip()) {
+        let fits = match family {
+            Family::Any => true,
+            Family::V4 => ip.is_ipv4(),
+            Family::V6 => ip.is_ipv6(),
+        };
+        if fits && !ips.contains(&ip) {
+            ips.push(ip);
+        }
+    }
+    ips.truncate(IPS_MAX);
+    if ips.is_empty() {
+        return Err(io::Error::other(format!("{name} has no address of that kind")));
+    }
+    Ok(ips)
+}
+
+impl<T> Transport for Names<T>
+where
+    T: Transport + Send + Unpin + 'static,
+    T::Error: Send + Sync + 'static,
+    T::Dial: Send + 'static,
+    T::Output: 'static,
+{
+    type Output = T::Output;
+    type Error = io::Error;
+    type ListenerUpgrade = futures::future::MapErr<T::ListenerUpgrade, fn(T::Error) -> io::Error>;
+    type Dial = BoxFuture<'static, Result<T::Output, io::Error>>;
+
+    fn listen_on(
+        &mut self,
+        id: ListenerId,
+        address: Multiaddr,
+    ) -> Result<(), TransportError<Self::Error>> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.listen_on(id, address).map_err(|error| error.map(io::Error::other))
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).remove_listener(id)
+    }
+
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        opts: DialOpts,
+    ) -> Result<Self::Dial, TransportError<Self::Error>> {
+        let Some((name, family)) = name(&address) else {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let dial = inner.dial(address, opts).map_err(|error| error.map(io::Error::other))?;
+            return Ok(dial.map(|dialled| dialled.map_err(io::Error::other)).boxed());
+        };
+        let inner = Arc::clone(&self.inner);
+        Ok(async move {
+            let ips = resolve(&name, family).await?;
+            let mut dials = FuturesUnordered::new();
+            for (after, ip) in (0_u32..).zip(ips) {
+                let address = address.replace(0, |_| Some(Protocol::from(ip)));
+                let Some(address) = address else { continue };
+                let dial = inner.lock().unwrap_or_else(PoisonError::into_inner).dial(address, opts);
+                dials.push(async move {
+                    sleep(HEAD_START * after).await;
+                    dial.map_err(io::Error::other)?.await.map_err(io::Error::other)
+                });
+            }
+            let mut last = io::Error::other("it has no address");
+            while let Some(dialled) = dials.next().await {
+                match dialled {
+                    Ok(output) => return Ok(output),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        }
+        .boxed())
+    }
+
+    fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        Pin::new(&mut *inner).poll(cx).map(|event| {
+            event
+                .map_upgrade(|upgrade| {
+                    futures::TryFutureExt::map_err(upgrade, io::Error::other as fn(T::Error) -> _)
+                })
+                .map_err(io::Error::other)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_of_this_machine_has_the_wanted_address_only() {
+        let of = |family| async move { resolve("localhost", family).await };
+        assert_eq!(of(Family::V4).await.unwrap(), [IpAddr::from([127, 0, 0, 1])]);
+        assert!(of(Family::Any).await.unwrap().iter().all(IpAddr::is_loopback));
+    }
+
+    #[test]
+    fn only_the_first_part_is_a_name() {
+        let named = |text: &str| name(&text.parse().unwrap()).map(|(name, _)| name);
+        assert_eq!(named("/dns4/a.example/tcp/1").as_deref(), Some("a.example"));
+        assert_eq!(named("/ip4/192.0.2.1/tcp/1"), None);
+    }
+}
