@@ -1,55 +1,44 @@
-//! What this machine is and what it may spend: the [`Profile`] that its node starts from.
+//! What this machine is and what it may spend.
 //!
-//! A profile has two halves. What a device of its kind may spend ([`Limits`]) is written in
-//! `devices/profiles`, which the program carries. What this machine has is read from the system:
-//! processors, memory, and the charge of a battery that it runs on.
+//! What a device of a kind may spend ([`Limits`]) is written in `devices/profiles`, which the program
+//! carries. What this machine has is read from the system: its processors and how busy they are, memory,
+//! room on the disk, the charge of a battery that it runs on, and whether its network costs money.
 //!
-//! One walk through it: [`Probe::read`] takes the limits of the kind, counts processors, reads
-//! `/proc/meminfo` and the limits of the control groups around this process, and goes through
-//! `/sys/class/power_supply`. The node asks [`Probe::battery`] again from time to time and tells the
-//! other devices in its presence.
+//! One walk through it: [`Probe::machine`] counts processors, reads `/proc/loadavg`, `/proc/meminfo` and
+//! the limits of the control groups around this process, and asks the file system of the home for its
+//! room; [`Probe::battery`] goes through `/sys/class/power_supply`; [`Probe::metered`] asks
+//! NetworkManager on the system's bus. The node does so from time to time and tells the other devices in
+//! its presence.
 //!
 //! Nothing here fails: what can't be read is not known, and says so by `None`. On systems other than
-//! Linux that is all but the processors; on Android the battery too, where the system hides it.
+//! Linux that is all but processors and room; on Android load and battery too, where the system hides
+//! them, and the network.
 //!
-//! Deliberately not here: what follows from a profile (placement, in `weft-core`), and models with
-//! their speed, which are measured as they run. Not measured at all: whether the network costs money,
-//! free storage, temperature, and how busy the machine is with other things.
+//! Deliberately not here: what follows from all this (placement, in `weft-core`), and models with their
+//! speed, which are measured as they run. Not measured at all: temperature.
 
 #![forbid(unsafe_code)]
 
 mod battery;
 mod limits;
+mod load;
 mod memory;
+mod metered;
+mod storage;
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use weft_protocol::device::Kind;
+use weft_protocol::presence::Machine;
 
 use crate::battery::Supply;
 
 pub use crate::limits::Limits;
 
-/// What a machine is, has and may spend.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Profile {
-    /// The kind that its person gave it.
-    pub kind: Kind,
-    /// What a device of that kind may spend.
-    pub limits: Limits,
-    /// Processors that this process may use, at least 1.
-    pub cores: usize,
-    /// Memory that this process may use at most, in bytes; `None`: not known.
-    pub memory_bytes: Option<u64>,
-    /// Charge in percent while the machine runs on battery; `None`: it does not, or that is not known.
-    pub battery: Option<u8>,
-}
-
-/// Reads this machine. Each reading takes a few small files that the kernel makes up: well under a
-/// millisecond, no disk.
+/// Reads this machine. But for [`metered`](Self::metered), each reading takes a few small files that the
+/// kernel makes up: well under a millisecond, no disk.
 #[derive(Clone, Debug)]
 pub struct Probe {
     root: PathBuf,
@@ -62,15 +51,21 @@ impl Default for Probe {
 }
 
 impl Probe {
-    /// The profile of this machine, as a device of that kind.
-    pub fn read(&self, kind: Kind) -> Profile {
-        Profile {
-            kind,
-            limits: Limits::of(kind),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+    /// What this machine has, whose node keeps its data in the folder `home`.
+    pub fn machine(&self, home: &Path) -> Machine {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Machine {
+            cores: u32::try_from(cores).unwrap_or(u32::MAX),
+            load_percent: self.load_percent(cores),
             memory_bytes: self.memory_bytes(),
-            battery: self.battery(),
+            storage_free_bytes: storage::free(home),
         }
+    }
+
+    /// Whether the network costs money, where that is known. Waits for two seconds at most; dropping the
+    /// future is safe.
+    pub async fn metered(&self) -> Option<bool> {
+        metered::ask(&self.root).await
     }
 
     /// The charge in percent while the machine runs on battery.
@@ -85,6 +80,13 @@ impl Probe {
             })
             .collect();
         battery::charge(&supplies)
+    }
+
+    fn load_percent(&self, cores: usize) -> Option<u8> {
+        let online = text(&self.root.join("sys/devices/system/cpu/online"));
+        let processors = online.and_then(|online| load::processors(&online));
+        let processors = processors.or_else(|| u64::try_from(cores).ok())?;
+        load::percent(&text(&self.root.join("proc/loadavg"))?, processors)
     }
 
     fn memory_bytes(&self) -> Option<u64> {
@@ -125,6 +127,10 @@ mod tests {
         fn probe(&self) -> Probe {
             Probe { root: self.0.path().to_owned() }
         }
+
+        fn read(&self) -> super::Machine {
+            self.probe().machine(self.0.path())
+        }
     }
 
     #[test]
@@ -149,25 +155,40 @@ mod tests {
             ("sys/fs/cgroup/system.slice/memory.max", "536870912\n"),
             ("sys/fs/cgroup/system.slice/weft.service/memory.max", "max\n"),
         ]);
-        assert_eq!(service.probe().read(Kind::Server).memory_bytes, Some(512 << 20));
+        assert_eq!(service.read().memory_bytes, Some(512 << 20));
 
         let free = Machine::of(&[("proc/meminfo", "MemTotal:        2048000 kB\n")]);
-        assert_eq!(free.probe().read(Kind::Server).memory_bytes, Some(2_048_000 << 10));
+        assert_eq!(free.read().memory_bytes, Some(2_048_000 << 10));
     }
 
     #[test]
-    fn a_machine_that_tells_nothing_still_has_a_profile() {
+    fn a_process_on_few_processors_still_tells_how_busy_all_are() {
+        let large = Machine::of(&[
+            ("sys/devices/system/cpu/online", "0-63\n"),
+            ("proc/loadavg", "16.00 9.00 4.00 17/900 4321\n"),
+        ]);
+        assert_eq!(large.read().load_percent, Some(30));
+        let busy = Machine::of(&[("proc/loadavg", "5000.00 9.00 4.00 17/900 4321\n")]);
+        assert_eq!(busy.read().load_percent, Some(100), "whatever the processors are");
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_tells_nothing_is_still_one() {
         let silent = Machine::of(&[]);
-        let profile = silent.probe().read(Kind::Phone);
-        assert_eq!((profile.memory_bytes, profile.battery), (None, None));
-        assert_eq!(profile.limits, Limits::of(Kind::Phone));
-        assert!(profile.cores >= 1);
+        let read = silent.read();
+        assert!(read.cores >= 1);
+        assert_eq!((read.load_percent, read.memory_bytes), (None, None));
+        assert!(read.storage_free_bytes.is_some(), "its files lie somewhere");
+        assert_eq!(silent.probe().battery(), None);
+        assert_eq!(silent.probe().metered().await, None);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn this_machine_is_read() {
-        let memory = Probe::default().read(Kind::Laptop).memory_bytes.unwrap();
+        let read = Probe::default().machine(Path::new("/"));
+        let memory = read.memory_bytes.unwrap();
         assert!(memory > 64 << 20, "{memory} bytes can't run this test");
+        assert!(read.load_percent.is_some() && read.storage_free_bytes.is_some(), "{read:?}");
     }
 }
