@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use weft_protocol::{
     codec,
@@ -28,9 +29,6 @@ use crate::{
 };
 use process::Process;
 
-/// Children that live at once: some 20 MiB each, and more steps than a device runs side by side.
-const CHILDREN_MAX: usize = 32;
-
 /// Host calls of one step. Each costs a crossing and a decision; an agent that needs more is a loop.
 const CALLS_MAX: u32 = 10_000;
 
@@ -39,6 +37,25 @@ const LINES_MAX: u32 = 1_000;
 
 /// The longest compilation. An agent of ours takes a second or two; one in JavaScript twenty.
 const COMPILE_MAX: Duration = Duration::from_secs(120);
+
+/// How much of the machine all agents together get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HostBounds {
+    /// Children that live at once, at least 1: some 20 MiB each.
+    pub children_max: usize,
+    /// The most guest memory of one child, in MiB, whatever its manifest asks for.
+    pub memory_mib_max: u32,
+    /// The most bytes of compiled code on the disk; what was not used for longest goes first.
+    pub cache_bytes_max: u64,
+}
+
+impl Default for HostBounds {
+    /// More children than a device runs steps side by side, no bound on memory beside the manifest's,
+    /// and compiled code of a hundred agents.
+    fn default() -> Self {
+        Self { children_max: 32, memory_mib_max: u32::MAX, cache_bytes_max: 256 << 20 }
+    }
+}
 
 /// How agents are run on this device.
 #[derive(Clone)]
@@ -51,6 +68,8 @@ pub struct HostConfig {
     pub cache_key: [u8; 32],
     /// How long a child waits for its next run before it ends.
     pub idle_after: Duration,
+    /// How much of the machine they get.
+    pub bounds: HostBounds,
 }
 
 impl fmt::Debug for HostConfig {
@@ -59,6 +78,7 @@ impl fmt::Debug for HostConfig {
             .field("program", &self.program)
             .field("cache", &self.cache)
             .field("idle_after", &self.idle_after)
+            .field("bounds", &self.bounds)
             .finish_non_exhaustive()
     }
 }
@@ -69,7 +89,7 @@ pub struct Task {
     /// The agent's package. Children are never shared between packages.
     pub package: Digest,
     /// The component's bytes.
-    pub component: Arc<[u8]>,
+    pub component: Bytes,
     /// What the manifest was granted.
     pub permissions: Permissions,
     /// Whether the manifest names capabilities under `calls`. Which it may call is the node's to check.
@@ -141,13 +161,14 @@ struct AgentChild {
 impl Host {
     /// A host that has not started anything yet.
     pub fn new(config: HostConfig) -> Self {
-        let cache = Cache::new(config.cache.clone(), config.cache_key);
+        let HostBounds { children_max, cache_bytes_max, .. } = config.bounds;
+        let cache = Cache::new(config.cache.clone(), config.cache_key, cache_bytes_max);
         Self(Arc::new(Inner {
             config,
             cache,
             compiling: tokio::sync::Mutex::new(()),
             compatibility: tokio::sync::OnceCell::new(),
-            children: Arc::new(Semaphore::new(CHILDREN_MAX)),
+            children: Arc::new(Semaphore::new(children_max.max(1))),
             idle: Mutex::default(),
         }))
     }
@@ -161,10 +182,12 @@ impl Host {
     /// Why there is no output. Other steps, also of the same agent, are not affected.
     pub async fn run(
         &self,
-        task: Task,
+        mut task: Task,
         calls: mpsc::Sender<HostRequest>,
     ) -> Result<Value, AgentError> {
         let deadline = task.deadline;
+        let memory_mib = &mut task.permissions.memory_mib;
+        *memory_mib = (*memory_mib).min(self.0.config.bounds.memory_mib_max);
         let kind = Kind {
             package: task.package,
             grants: Grants::new(&task.permissions, task.calls_granted),
@@ -232,7 +255,7 @@ impl Inner {
         drop(other.and_then(|kind| self.take_idle(kind)));
         Arc::clone(&self.children)
             .try_acquire_owned()
-            .map_err(|_| AgentError::Busy { max: CHILDREN_MAX })
+            .map_err(|_| AgentError::Busy { max: self.config.bounds.children_max.max(1) })
     }
 
     fn park(self: &Arc<Self>, kind: Kind, child: AgentChild) {
@@ -245,7 +268,7 @@ impl Inner {
     }
 
     /// The compiled code of a component, from the cache or new.
-    async fn code(&self, component: &Arc<[u8]>) -> Result<Vec<u8>, AgentError> {
+    async fn code(&self, component: &[u8]) -> Result<Vec<u8>, AgentError> {
         if component.len() > HANDED_BYTES_MAX {
             let reason = format!("a component of {} bytes is not taken", component.len());
             return Err(AgentError::Component { reason });

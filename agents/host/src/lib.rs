@@ -35,4 +35,4 @@ pub use child::run_child;
 #[doc(hidden)]
 pub use child::{Escape, run_child_with_escape};
 pub use error::AgentError;
-pub use host::{Host, HostConfig, HostRequest, Task};
+pub use host::{Host, HostBounds, HostConfig, HostRequest, Task};

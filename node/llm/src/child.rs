@@ -8,9 +8,9 @@ use weft_wall::{InheritError, WallError};
 
 use crate::wire::{Answer, FRAME_MAX, Request, encode};
 
-#[cfg(feature = "llama")]
+#[cfg(all(feature = "llama", not(target_os = "android")))]
 mod engine;
-#[cfg(feature = "llama")]
+#[cfg(all(feature = "llama", not(target_os = "android")))]
 mod text;
 
 /// Runs the model's process until the node closes the socket. `main` calls it in the role
@@ -69,10 +69,10 @@ fn load_first(node: &mut Node) -> Result<(), ChildError> {
     }
 }
 
-#[cfg(feature = "llama")]
+#[cfg(all(feature = "llama", not(target_os = "android")))]
 use engine::load_and_serve;
 
-#[cfg(not(feature = "llama"))]
+#[cfg(any(not(feature = "llama"), target_os = "android"))]
 fn load_and_serve(_node: &mut Node, _context_tokens: u32, _threads: u32) -> Result<(), ChildError> {
     Err(ChildError::Load("this program was built without llama.cpp".to_owned()))
 }
@@ -94,7 +94,7 @@ impl Node {
     }
 
     /// Whether the node has cancelled, without waiting. Only a cancel can come here.
-    #[cfg(feature = "llama")]
+    #[cfg(all(feature = "llama", not(target_os = "android")))]
     fn has_cancelled(&mut self) -> Result<bool, ChildError> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

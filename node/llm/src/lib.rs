@@ -30,6 +30,6 @@ pub mod get;
 
 pub use child::run_child;
 pub use model::{
-    CHILD_ROLE, GenerateEvent, Generation, Llm, LlmConfig, LlmError, LlmState, LlmStatus,
+    CHILD_ROLE, GenerateEvent, Generation, Llm, LlmConfig, LlmError, LlmState, LlmStatus, Speeds,
 };
 pub use wire::{Count, Done, End, GenerateRequest};

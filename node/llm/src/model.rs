@@ -58,6 +58,17 @@ pub struct LlmConfig {
     pub threads: u32,
     /// The program to start in the role [`CHILD_ROLE`]; `None` for the running one.
     pub program: Option<PathBuf>,
+    /// What was measured of this file before, as far as it was. What is measured now moves it.
+    pub measured: Speeds,
+}
+
+/// What was measured of a model on this device, in tokens a second.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Speeds {
+    /// Of prompts, while they are read; what was remembered of the prompt before does not count.
+    pub prompt: Option<f64>,
+    /// Of answers, while they are made.
+    pub answer: Option<f64>,
 }
 
 impl LlmConfig {
@@ -73,6 +84,7 @@ impl LlmConfig {
             // they wait for memory.
             threads: u32::try_from(processors.div_ceil(2).min(8)).unwrap_or(1),
             program: None,
+            measured: Speeds::default(),
         }
     }
 }
@@ -197,10 +209,8 @@ pub struct LlmStatus {
     pub state: LlmState,
     /// Requests that wait, without the one that is being answered.
     pub waiting: usize,
-    /// Tokens of answers a second, measured here; `None` before the first answer.
-    pub tokens_per_second: Option<f64>,
-    /// Tokens of prompts a second, measured here; `None` before the first answer.
-    pub prompt_tokens_per_second: Option<f64>,
+    /// What was measured here, before the first answer as far as it was known at the start.
+    pub speeds: Speeds,
 }
 
 /// A model on this device. Cheap to clone; the process ends with the last clone.
@@ -232,8 +242,7 @@ enum Command {
 #[derive(Debug, Clone)]
 struct Seen {
     state: LlmState,
-    tokens_per_second: Option<f64>,
-    prompt_tokens_per_second: Option<f64>,
+    speeds: Speeds,
 }
 
 impl Llm {
@@ -241,8 +250,7 @@ impl Llm {
     #[must_use]
     pub fn new(config: LlmConfig) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
-        let seen =
-            Seen { state: LlmState::Idle, tokens_per_second: None, prompt_tokens_per_second: None };
+        let seen = Seen { state: LlmState::Idle, speeds: config.measured };
         let (show, seen) = watch::channel(seen);
         let model_path = config.model_path.clone();
         tokio::spawn(Actor { config, queue, show, running: None }.run());
@@ -285,14 +293,12 @@ impl Llm {
     /// The model now. Looks for the file, so that a fetched one shows at once.
     #[must_use]
     pub fn status(&self) -> LlmStatus {
-        let Seen { state, tokens_per_second, prompt_tokens_per_second } =
-            self.seen.borrow().clone();
+        let Seen { state, speeds } = self.seen.borrow().clone();
         let is_absent = state == LlmState::Idle && !self.model_path.is_file();
         LlmStatus {
             state: if is_absent { LlmState::Absent } else { state },
             waiting: self.commands.max_capacity() - self.commands.capacity(),
-            tokens_per_second,
-            prompt_tokens_per_second,
+            speeds,
         }
     }
 
@@ -580,8 +586,8 @@ impl Actor {
         let read = done.prompt_tokens.saturating_sub(done.reused_tokens);
         let answered = done.millis.saturating_sub(done.prompt_millis);
         self.show.send_modify(|seen| {
-            blend(&mut seen.prompt_tokens_per_second, read, done.prompt_millis);
-            blend(&mut seen.tokens_per_second, done.tokens, answered);
+            blend(&mut seen.speeds.prompt, read, done.prompt_millis);
+            blend(&mut seen.speeds.answer, done.tokens, answered);
         });
     }
 }
@@ -632,6 +638,13 @@ mod tests {
         assert_eq!(speed, Some(30.0));
         blend(&mut speed, 40, 1000);
         assert_eq!(speed, Some(33.0));
+    }
+
+    #[tokio::test]
+    async fn what_was_measured_before_is_known_until_it_is_measured_again() {
+        let measured = Speeds { prompt: Some(200.0), answer: Some(30.0) };
+        let llm = Llm::new(LlmConfig { measured, ..LlmConfig::new("/nonexistent/model.gguf") });
+        assert_eq!(llm.status().speeds, measured);
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, MutexGuard};
 use weft_llm::{
-    End, GenerateEvent, GenerateRequest, Generation, Llm, LlmConfig, LlmError, LlmState,
+    End, GenerateEvent, GenerateRequest, Generation, Llm, LlmConfig, LlmError, LlmState, Speeds,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -72,7 +72,7 @@ async fn text_streams_from_behind_two_walls_and_is_the_same_again() {
     // Its threads must start behind the wall.
     let llm = Llm::new(LlmConfig { threads: 2, ..config });
     assert_eq!(llm.status().state, LlmState::Idle);
-    assert_eq!(llm.status().tokens_per_second, None);
+    assert_eq!(llm.status().speeds, Speeds::default());
 
     let started = Instant::now();
     let mut generation =
@@ -102,7 +102,7 @@ async fn text_streams_from_behind_two_walls_and_is_the_same_again() {
     // The kernel's own word: filter mode, two walls of two filters.
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     assert!(status.contains("Seccomp:\t2") && status.contains("Seccomp_filters:\t4"), "{status}");
-    assert!(llm.status().tokens_per_second.is_some_and(|speed| speed > 0.0));
+    assert!(llm.status().speeds.answer.is_some_and(|speed| speed > 0.0));
     eprintln!("first token after {first:?}, {done:?}, {:?}: {text:?}", llm.status());
 
     let again = llm.generate(ask("What is the capital of France?", 32)).expect("it takes it");

@@ -25,6 +25,7 @@ struct State {
     current: Vec<u8>,
     /// Writes, syncs and changes of length so far.
     operations: u64,
+    reads: u64,
     fail_at: Option<(u64, io::ErrorKind)>,
     on_sync: Option<OnSync>,
 }
@@ -47,6 +48,11 @@ impl FaultBackend {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
+    }
+
+    /// Reads so far.
+    pub(crate) fn reads(&self) -> u64 {
+        self.state().reads
     }
 
     /// Lets the `n`-th write, sync or change of length fail, counted from 1.
@@ -126,7 +132,8 @@ impl StorageBackend for FaultBackend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state();
+        let mut state = self.state();
+        state.reads += 1;
         let start = usize::try_from(offset).unwrap();
         let bytes =
             state.current.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;

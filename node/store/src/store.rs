@@ -39,8 +39,8 @@ const HEADER: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("header");
 const HEADER_KEY: u8 = 0;
 /// Associated data of the header; no row key is this short.
 const HEADER_PLACE: &[u8] = b"header";
-/// Memory that redb may use for pages, in bytes. A node at rest has 30 MB in all.
-const CACHE_LEN: usize = 8 * 1024 * 1024;
+/// Memory for pages of the file where nobody says how much, in bytes.
+const CACHE_BYTES: usize = 8 << 20;
 
 /// Why the store did not open.
 #[derive(Debug, Error)]
@@ -153,22 +153,32 @@ impl Store {
     ///
     /// Every page is verified first, so the time grows with the file. A file that a crash left is
     /// recovered. 4 MiB beside it are kept back (see [`release_reserve`](Self::release_reserve));
-    /// on a full disk they are spent on opening, if that is what it takes.
+    /// on a full disk they are spent on opening, if that is what it takes. 8 MiB of the file stay in
+    /// memory.
     ///
     /// # Errors
     ///
     /// Another node has it, the key does not fit, it is newer or damaged, or the disk refuses.
     pub fn open(path: &Path, key: &StoreKey) -> Result<Self, OpenError> {
+        Self::open_with(path, key, CACHE_BYTES)
+    }
+
+    /// Opens the store as [`open`](Self::open) does, and keeps so many bytes of the file in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with(path: &Path, key: &StoreKey, cache_bytes: usize) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let reserve = Reserve::new(parent(path).join("reserve"));
         DirBuilder::new().recursive(true).mode(0o700).create(parent(path)).map_err(io)?;
         if !path.try_exists().map_err(io)? {
             Self::create(path, key)?;
         }
-        let opened = Self::open_file(path, key, Mode::Verified);
+        let opened = Self::open_file(path, key, Mode::Verified, cache_bytes);
         let inner = if let Err(OpenError::DiskFull) = &opened {
             reserve.release().map_err(io)?;
-            Self::open_file(path, key, Mode::Verified)?
+            Self::open_file(path, key, Mode::Verified, cache_bytes)?
         } else {
             opened?
         };
@@ -188,7 +198,7 @@ impl Store {
         let mut unfinished = unfinished(path);
         unfinished.push(format!("{:016x}", u64::from_be_bytes(tail)));
         let unfinished = parent(path).join(unfinished);
-        let made = Self::open_file(&unfinished, key, Mode::New).and_then(|inner| {
+        let made = Self::open_file(&unfinished, key, Mode::New, CACHE_BYTES).and_then(|inner| {
             let health = Arc::clone(&inner.health);
             drop(inner);
             health.check().map_err(from_write)
@@ -216,13 +226,18 @@ impl Store {
     ///
     /// As [`open`](Self::open); damage to the pages that lead to all others is beyond it.
     pub fn salvage(path: &Path, key: &StoreKey) -> Result<Self, OpenError> {
-        let inner = Self::open_file(path, key, Mode::Salvage)?;
+        let inner = Self::open_file(path, key, Mode::Salvage, CACHE_BYTES)?;
         let reserve = Reserve::new(parent(path).join("reserve"));
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         Self::start(inner, reserve).map_err(io)
     }
 
-    fn open_file(path: &Path, key: &StoreKey, mode: Mode) -> Result<Inner, OpenError> {
+    fn open_file(
+        path: &Path,
+        key: &StoreKey,
+        mode: Mode,
+        cache_bytes: usize,
+    ) -> Result<Inner, OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let file = OpenOptions::new()
             .read(true)
@@ -233,7 +248,7 @@ impl Store {
             .map_err(io)?;
         restrict(&file).map_err(io)?;
         let backend = FileBackend::new(file).map_err(|error| from_database(error, path))?;
-        Inner::open(backend, key, mode, path)
+        Inner::open(backend, key, mode, cache_bytes, path)
     }
 
     fn start(inner: Inner, reserve: Reserve) -> io::Result<Self> {
@@ -457,6 +472,7 @@ impl Inner {
         backend: impl StorageBackend,
         key: &StoreKey,
         mode: Mode,
+        cache_bytes: usize,
         path: &Path,
     ) -> Result<Self, OpenError> {
         let health = Arc::new(Health::default());
@@ -466,7 +482,7 @@ impl Inner {
         let disk = Disk::new(backend, Arc::clone(&health));
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let db = Database::builder()
-                .set_cache_size(CACHE_LEN)
+                .set_cache_size(cache_bytes)
                 .set_check_integrity_on_open(mode == Mode::Verified)
                 .create_with_backend(disk)
                 .map_err(|error| from_database(error, path))?;

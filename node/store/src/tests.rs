@@ -15,6 +15,9 @@ use crate::{
     fault::{self, FaultBackend},
 };
 
+#[path = "tests/cache.rs"]
+mod cache;
+
 const TABLES: [Table; 4] = [Table::Audit, Table::Run, Table::Change, Table::Peer];
 
 type Model = BTreeMap<Row, Vec<u8>>;
@@ -31,8 +34,12 @@ fn home() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn open_on(disk: &FaultBackend, mode: Mode) -> Result<Store, OpenError> {
+    open_cached(disk, mode, CACHE_BYTES)
+}
+
+fn open_cached(disk: &FaultBackend, mode: Mode, cache_bytes: usize) -> Result<Store, OpenError> {
     let mode = if disk.current().is_empty() { Mode::New } else { mode };
-    let inner = Inner::open(disk.clone(), &key(), mode, Path::new("memory"))?;
+    let inner = Inner::open(disk.clone(), &key(), mode, cache_bytes, Path::new("memory"))?;
     Ok(Store::start(inner, Reserve::new(PathBuf::new())).unwrap())
 }
 
@@ -533,7 +540,7 @@ fn after_a_failure_rows_that_are_not_in_memory_are_read() {
         let disk = FaultBackend::default();
         let store = open_on(&disk, Mode::Verified).unwrap();
         let rows: Vec<_> = (0..40).map(|n| Row::numbered(Table::Change, b"", n)).collect();
-        let value = |n: usize| vec![n as u8; CACHE_LEN / 16];
+        let value = |n: usize| vec![n as u8; CACHE_BYTES / 16];
         for (n, row) in rows.iter().enumerate() {
             put(&store, row, &value(n));
         }

@@ -22,6 +22,7 @@ pub(crate) const FIRST_FILE: RawFd = 4;
 /// More than any child needs, few enough that each descriptor has a bit in one word.
 const FILES_MAX: usize = 16;
 /// Descriptors that a child may have open at once: those given, and a few of its libraries.
+#[cfg(target_os = "linux")]
 const OPEN_FILES_MAX: u64 = 64;
 /// Half of the scale on top of what the child uses.
 const OUT_OF_MEMORY_FIRST: &str = "500";

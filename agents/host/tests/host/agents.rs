@@ -1,8 +1,9 @@
 //! The agents of this repository, as they are committed under `agents/dist`, or as they were built into
 //! the folder that `WEFT_DIST` names.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
+use bytes::Bytes;
 use weft_host::{AgentError, Host, Task};
 use weft_protocol::{
     host_call::{HostError, Refusal},
@@ -21,7 +22,7 @@ fn dist(name: &str) -> PathBuf {
     built.unwrap_or_else(committed).join(name)
 }
 
-fn component(name: &str) -> Arc<[u8]> {
+fn component(name: &str) -> Bytes {
     fs::read(dist(name).with_extension("wasm")).unwrap().into()
 }
 

@@ -1,9 +1,10 @@
 //! Guests written for the tests, and hosts that run them.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
+use bytes::Bytes;
 use tempfile::TempDir;
-use weft_host::{Host, HostConfig, Task};
+use weft_host::{Host, HostBounds, HostConfig, Task};
 use weft_protocol::{id::Digest, manifest::Permissions, value::Value};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -59,7 +60,7 @@ const COMMON: &str = r#"
 
 /// A component whose `run` has `body`; `head` holds its further imports, functions and data. The
 /// parameters are pointers and lengths of the capability, the arguments and the files.
-pub(crate) fn guest(head: &str, body: &str) -> Arc<[u8]> {
+pub(crate) fn guest(head: &str, body: &str) -> Bytes {
     let module = format!(
         r#"(module {LINE} {head} {COMMON}
             (func (export "run") (param i32 i32 i32 i32 i32 i32) (result i32) {body}))"#
@@ -68,7 +69,7 @@ pub(crate) fn guest(head: &str, body: &str) -> Arc<[u8]> {
 }
 
 /// A component of a core module in WebAssembly's text form.
-pub(crate) fn component(module: &str) -> Arc<[u8]> {
+pub(crate) fn component(module: &str) -> Bytes {
     let mut module = wat::parse_str(module).unwrap();
     let mut resolve = Resolve::default();
     resolve.push_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
@@ -85,12 +86,18 @@ pub(crate) fn host() -> (Host, TempDir) {
 }
 
 pub(crate) fn host_that_waits(idle_after: Duration) -> (Host, TempDir) {
+    host_within(HostBounds::default(), idle_after)
+}
+
+/// A host that gets so much of the machine.
+pub(crate) fn host_within(bounds: HostBounds, idle_after: Duration) -> (Host, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let host = Host::new(HostConfig {
         program: Some(env!("CARGO_BIN_EXE_weft-host-child").into()),
         cache: folder.path().to_owned(),
         cache_key: [7; 32],
         idle_after,
+        bounds,
     });
     (host, folder)
 }
@@ -107,10 +114,10 @@ pub(crate) fn nothing() -> Permissions {
 }
 
 /// A step of a component.
-pub(crate) fn task(component: &Arc<[u8]>, permissions: Permissions, capability: &str) -> Task {
+pub(crate) fn task(component: &Bytes, permissions: Permissions, capability: &str) -> Task {
     Task {
         package: Digest::of(component),
-        component: Arc::clone(component),
+        component: component.clone(),
         permissions,
         calls_granted: false,
         capability: capability.parse().unwrap(),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod agents;
+mod bounds;
 mod guest;
 mod node;
 mod sandbox;

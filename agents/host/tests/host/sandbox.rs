@@ -1,7 +1,8 @@
 //! Guests that do what they should not, and the bounds that hold them.
 
-use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use weft_host::{AgentError, Host, HostRequest};
 use weft_protocol::{manifest::Permissions, value::Value};
@@ -12,16 +13,16 @@ use crate::{
 };
 
 /// A body that ends well.
-const DONE: &str = "(call $give (i32.const 16) (i32.const 6))";
+pub(crate) const DONE: &str = "(call $give (i32.const 16) (i32.const 6))";
 
 /// Runs a guest; a node answers its calls.
-async fn run(host: &Host, component: &Arc<[u8]>, capability: &str) -> Result<Value, AgentError> {
+async fn run(host: &Host, component: &Bytes, capability: &str) -> Result<Value, AgentError> {
     run_granted(host, component, nothing(), capability).await.0
 }
 
-async fn run_granted(
+pub(crate) async fn run_granted(
     host: &Host,
-    component: &Arc<[u8]>,
+    component: &Bytes,
     permissions: Permissions,
     capability: &str,
 ) -> (Result<Value, AgentError>, Node) {
@@ -31,7 +32,7 @@ async fn run_granted(
 }
 
 /// Nobody answers calls; the first is waited for and kept.
-fn deaf() -> (mpsc::Sender<HostRequest>, mpsc::Receiver<HostRequest>) {
+pub(crate) fn deaf() -> (mpsc::Sender<HostRequest>, mpsc::Receiver<HostRequest>) {
     mpsc::channel(1)
 }
 
@@ -277,14 +278,14 @@ async fn steps_run_side_by_side_and_call_each_other() {
     let (host, _folder) = host();
     let calls = guest("", &format!("(call $line (i32.const 16) (i32.const 6)) {DONE}"));
     // The node answers each call by running the same agent once more, three levels deep.
-    fn nested(host: Host, component: Arc<[u8]>, depth: u32) -> tokio::task::JoinHandle<()> {
+    fn nested(host: Host, component: Bytes, depth: u32) -> tokio::task::JoinHandle<()> {
         tokio::spawn(async move {
             let (calls, mut requests) = deaf();
             let running = host.run(task(&component, nothing(), "t.call"), calls);
             let answering = async {
                 let request = requests.recv().await.unwrap();
                 if depth > 0 {
-                    nested(host.clone(), Arc::clone(&component), depth - 1).await.unwrap();
+                    nested(host.clone(), component.clone(), depth - 1).await.unwrap();
                 }
                 request.reply.send(Ok(Value::Null)).unwrap();
             };
@@ -292,7 +293,7 @@ async fn steps_run_side_by_side_and_call_each_other() {
             assert_eq!(outcome, Ok(Value::from("done")));
         })
     }
-    let tops: Vec<_> = (0..3).map(|_| nested(host.clone(), Arc::clone(&calls), 3)).collect();
+    let tops: Vec<_> = (0..3).map(|_| nested(host.clone(), calls.clone(), 3)).collect();
     for top in tops {
         top.await.unwrap();
     }
