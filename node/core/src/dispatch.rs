@@ -213,6 +213,13 @@ impl Dispatch {
         self.tasks.keys().map(|key| key.run)
     }
 
+    /// The devices that were asked for something which is not done.
+    pub fn asked(&self) -> impl Iterator<Item = DeviceId> {
+        let is_open =
+            |it: &&Dispatched| matches!(it.phase, Phase::Preparing) || it.phase.is_under_way();
+        self.tasks.values().filter(is_open).map(|it| it.executor)
+    }
+
     /// Where a task would run and what the rules say, without doing anything.
     pub fn explain(task: &Task, env: &Env<'_>) -> placement::Placement {
         match env.registry.provider(&task.capability) {

@@ -17,7 +17,10 @@ use weft_protocol::{
     value::Value,
 };
 
-pub use crate::trust_log::StatementView;
+pub use crate::{
+    checkup::{Checkup, ContactView},
+    trust_log::StatementView,
+};
 
 /// One conversation with a door: what it asks is answered to it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -30,6 +33,8 @@ pub struct DoorId(pub u64);
 pub enum Command {
     /// What this node is and how it fares → [`Reply::Status`].
     Status,
+    /// What a checkup of this node needs beside the rest → [`Reply::Checkup`].
+    Checkup,
     /// Who belongs → [`Reply::Devices`].
     Devices,
     /// One device → [`Reply::Device`].
@@ -183,6 +188,8 @@ pub enum Reply {
     },
     /// To [`Command::Status`].
     Status(Box<Status>),
+    /// To [`Command::Checkup`].
+    Checkup(Box<Checkup>),
     /// To [`Command::Devices`].
     Devices(Vec<DeviceView>),
     /// To [`Command::Device`].
@@ -418,12 +425,15 @@ pub struct DeviceView {
     pub kind: Kind,
     /// Its role.
     pub role: Role,
-    /// `here`, `away`, `never seen` (away, and nothing was ever heard of it here), `suspended` or `revoked`.
+    /// `here` (connected), `near` (not here, but a device that is here says that it is there), `away`,
+    /// `never seen` (away, and nothing was ever heard of it here), `suspended` or `revoked`.
     pub state: String,
     /// Why it does not belong any more; `None`: it does.
     pub standing: Option<StandingView>,
     /// Whether it is this one.
     pub this: bool,
+    /// Where it is near: the names of the devices that are connected with it.
+    pub via: Vec<String>,
     /// The address in use.
     pub address: Option<String>,
     /// Whether the address is a relay's; `None` while it is not connected.

@@ -34,6 +34,8 @@ pub struct Neighbour {
     pub battery: Option<u8>,
     /// Whether its network costs money.
     pub metered: bool,
+    /// How busy its processors are, in percent of all of them; `None`: not known.
+    pub load_percent: Option<u8>,
     /// The fastest model there, in thousandths of a token a second; 0: not measured.
     pub speed_milli: u64,
 }

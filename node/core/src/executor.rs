@@ -27,6 +27,7 @@ use weft_protocol::{
 };
 
 use crate::{
+    Bounds,
     dispatch::Task,
     env::{Batch, Env},
     registry::Installed,
@@ -49,10 +50,10 @@ const BEAT: Duration = Duration::from_secs(1);
 /// The most host calls of one execution: enough for any agent that batches, a bound for one that loops.
 const HOST_CALLS_MAX: u32 = 10_000;
 
-/// So many agents run at once for one device that asks; more of its steps wait. Half as many as the host
-/// has at once, so that what they call finds room: what is called never waits, or two could wait for
-/// each other.
-const RUNNING_MAX: usize = 16;
+/// So many agents run at once for one device that asks, where its device does not say otherwise; more of
+/// its steps wait. Half as many as the host has at once, so that what they call finds room: what is called
+/// never waits, or two could wait for each other.
+pub(crate) const RUNNING_MAX: usize = 16;
 
 /// The longest that a step may take, whatever its owner allows.
 const DEADLINE_MAX: Duration = Duration::from_secs(3_600);
@@ -207,6 +208,7 @@ pub struct Executor {
     /// How many rows were kept for each asker since it said last which of its runs go on, at least.
     kept: BTreeMap<DeviceId, usize>,
     denials: Denials,
+    bounds: Bounds,
     next: u64,
     outputs: Vec<ExecutorOutput>,
 }
@@ -217,6 +219,11 @@ impl Executor {
         std::mem::take(&mut self.outputs)
     }
 
+    /// Bounds what runs from now on.
+    pub(crate) fn bound(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
     /// Steps that run or are about to.
     pub fn queue(&self) -> u32 {
         u32::try_from(self.executions.len()).unwrap_or(u32::MAX)
@@ -225,6 +232,11 @@ impl Executor {
     /// The runs whose steps are here: agents of theirs may call on other devices.
     pub fn runs(&self) -> impl Iterator<Item = RunId> {
         self.executions.keys().map(|key| key.run)
+    }
+
+    /// The devices for which something is being done here.
+    pub fn asking(&self) -> impl Iterator<Item = DeviceId> {
+        self.executions.values().map(|it| it.from)
     }
 
     /// When something is due although nothing comes in.
@@ -432,7 +444,8 @@ impl Executor {
     /// Has an agent act, or wait until fewer do for the same asker.
     fn act(&mut self, key: &StepKey, env: &Env<'_>) {
         let occupies = |it: &&Execution| it.from == key.from && it.is_running_component();
-        let is_full = self.executions.values().filter(occupies).count() >= RUNNING_MAX;
+        let running = self.executions.values().filter(occupies).count();
+        let is_full = running >= self.bounds.agents_running_max;
         let Some(execution) = self.executions.get_mut(key) else { return };
         execution.next_beat = env.now.mono + BEAT;
         if is_full && execution.may_wait() {

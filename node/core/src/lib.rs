@@ -33,12 +33,16 @@ pub mod replica;
 pub mod audit;
 pub mod witness;
 
+pub mod checkup;
+pub mod contact;
 pub mod invitation;
 pub mod links;
 pub mod membership;
 pub mod presence;
+pub mod reach;
 pub mod registry;
 pub mod schedule;
+pub mod skew;
 pub mod trust_log;
 
 pub use node::Node;
@@ -52,7 +56,8 @@ use weft_protocol::{
     host_call::{HostCall, HostError},
     id::{BootId, DeviceId, EndpointId},
     manifest::CapabilityName,
-    presence::ModelReady,
+    presence::{Machine, ModelReady},
+    reach::Report,
     row::{Durability, ReadError, Rows, Write},
     run::{Failure, Progress},
     time::Now,
@@ -143,8 +148,17 @@ pub enum Input {
         /// After how long, in microseconds.
         micros: u64,
     },
+    /// A dial to a device came to nothing.
+    DialFailed {
+        /// To which.
+        device: DeviceId,
+        /// What was tried; empty: no address is known that could be.
+        attempts: Vec<contact::Attempt>,
+    },
     /// A stranger was cut or refused.
     StrangerTurnedAway,
+    /// What the network found out of how this node is reached.
+    Reach(Box<Report>),
     /// A batch is persisted, as its durability wanted.
     Persisted(Ticket),
     /// A batch was not persisted: a row of it is more than a disk takes ([`Write::check`]), or the disk
@@ -177,6 +191,11 @@ pub enum Input {
     Models(Vec<ModelReady>),
     /// Charge in percent; `None`: not on battery.
     Battery(Option<u8>),
+    /// Whether this device's network costs money.
+    Metered(bool),
+    /// What this machine has, and how busy it is. However often it comes, others are told seldom of what
+    /// moves all the time.
+    Machine(Machine),
     /// The endpoint for an invitation listens.
     PairingListening {
         /// Which.
@@ -255,6 +274,16 @@ pub enum Output {
         /// Which.
         device: DeviceId,
     },
+    /// Whether something is under way with a device, so that its loss is to be noticed soon. Said only
+    /// when it changes.
+    Watch {
+        /// Which.
+        device: DeviceId,
+        /// Whether something is.
+        is_watched: bool,
+    },
+    /// The members that carry others' connections. Said only when it changes.
+    Relays(BTreeSet<DeviceId>),
     /// Close the connection to a device.
     Disconnect {
         /// Which.
@@ -362,6 +391,24 @@ pub struct NodeConfig {
     pub seed: [u8; 32],
     /// The agents that this node can run.
     pub agents: Vec<Installed>,
+}
+
+/// What a node may have at once, as its device allows ([`Node::bound`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Steps of agents that run for one device that asks; more of them wait.
+    pub agents_running_max: usize,
+    /// Documents that stay in memory although nobody works on them.
+    pub documents_loaded_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            agents_running_max: executor::RUNNING_MAX,
+            documents_loaded_max: replica::LOADED_MAX,
+        }
+    }
 }
 
 /// Why a node cannot start.

@@ -1,6 +1,9 @@
 //! Which devices are connected, and on which stream each protocol is spoken with them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use weft_protocol::{
     codec,
@@ -48,6 +51,7 @@ pub struct Links {
     streams: BTreeMap<StreamId, (DeviceId, Protocol)>,
     away_since: BTreeMap<DeviceId, WallTime>,
     heard: BTreeMap<DeviceId, Heard>,
+    watched: BTreeSet<DeviceId>,
 }
 
 /// When a device was last heard.
@@ -162,6 +166,17 @@ impl Links {
         self.devices.keys()
     }
 
+    /// Something is under way with these devices and no others. Gives those for whom that is new.
+    pub fn watch(&mut self, wanted: BTreeSet<DeviceId>) -> Vec<(DeviceId, bool)> {
+        if self.watched == wanted {
+            return Vec::new();
+        }
+        let before = std::mem::replace(&mut self.watched, wanted);
+        let over = before.difference(&self.watched).map(|device| (*device, false));
+        let begun = self.watched.difference(&before).map(|device| (*device, true));
+        over.chain(begun).collect()
+    }
+
     /// Since when a device is away; where this start did not see it go, when it was last heard.
     pub fn away_since(&self, device: &DeviceId) -> Option<WallTime> {
         self.away_since.get(device).copied()
@@ -199,6 +214,16 @@ mod tests {
             links.connected(PHONE, address.to_owned(), at(0));
             assert_eq!(links.of(&PHONE).map(Link::is_relayed), Some(expected), "{address}");
         }
+    }
+
+    #[test]
+    fn that_something_is_under_way_is_said_once() {
+        let mut links = Links::default();
+        let other = DeviceId::from_bytes([3; 32]);
+        assert_eq!(links.watch([PHONE].into()), [(PHONE, true)]);
+        assert_eq!(links.watch([PHONE].into()), []);
+        assert_eq!(links.watch([other].into()), [(PHONE, false), (other, true)]);
+        assert_eq!(links.watch(BTreeSet::new()), [(other, false)]);
     }
 
     #[test]

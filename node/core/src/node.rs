@@ -21,8 +21,9 @@ use weft_protocol::{
 };
 
 use crate::{
-    Context, Input, NodeConfig, Output, StartError, Ticket,
+    Bounds, Context, Input, NodeConfig, Output, StartError, Ticket,
     audit::{self, Chain, Lineage},
+    contact::Contacts,
     dispatch::{self, Dispatch, Requester, Task},
     door::{DoorId, Event, Reply},
     env::{Batch, Env, Neighbour},
@@ -31,10 +32,12 @@ use crate::{
     links::Links,
     membership::Membership,
     presence::PresenceTable,
+    reach::Reach,
     registry::Registry,
     replica::{self, Replica},
     runs::{self, Runs},
     schedule::{self, Schedule},
+    skew::Skew,
     witness::Witnesses,
 };
 
@@ -68,7 +71,10 @@ pub struct Node {
     /// Those of them that are out for good.
     out: BTreeSet<DeviceId>,
     links: Links,
+    contacts: Contacts,
+    skew: Skew,
     presence: PresenceTable,
+    reach: Reach,
     registry: Registry,
     replica: Replica,
     /// Where each device was last heard of, as it lies on the disk.
@@ -159,6 +165,7 @@ macro_rules! documents {
 }
 
 mod answers;
+mod checkup;
 mod departure;
 mod devices;
 mod peers;
@@ -196,7 +203,10 @@ impl Node {
             membership,
             invitations: Invitations::default(),
             links: Links::open(context.rows)?,
+            contacts: Contacts::default(),
+            skew: Skew::default(),
             presence: PresenceTable::new(key.clone(), boot),
+            reach: Reach::default(),
             registry: Registry::new(agents),
             replica,
             addresses: BTreeMap::new(),
@@ -255,6 +265,12 @@ impl Node {
         Ok(node)
     }
 
+    /// Bounds what this node has at once from now on.
+    pub fn bound(&mut self, bounds: Bounds) {
+        self.executor.bound(bounds);
+        self.replica.bound(bounds.documents_loaded_max);
+    }
+
     /// This device.
     pub fn me(&self) -> DeviceId {
         self.me
@@ -273,6 +289,11 @@ impl Node {
     /// The documents.
     pub fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    /// How this node is reached from outside.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// The agents.
@@ -315,6 +336,7 @@ impl Node {
     /// Does what is due.
     pub fn handle_timeout(&mut self, context: Context<'_>) {
         let now = context.now;
+        self.skew.look(now);
         let neighbours = self.neighbours();
         let mut env = environment!(self, context, neighbours);
         self.executor.handle_timeout(&mut env);
@@ -342,16 +364,22 @@ impl Node {
     /// Takes what happened outside.
     pub fn handle_input(&mut self, input: Input, context: Context<'_>) {
         let now = context.now;
+        self.skew.look(now);
         match input {
             Input::Listening { addresses } => self.presence.own_mut().addresses = addresses,
             Input::Sighted { device, addresses } => {
+                if self.membership.subject(&device).is_some() {
+                    self.contacts.sighted(device, now.wall);
+                }
                 self.outputs.push_back(Output::Remember { device, addresses });
             }
             Input::Connected { device, address } => {
+                let was_here = self.links.of(&device).is_some();
                 self.links.connected(device, address, now.wall);
+                self.contacts.connected(&device);
                 self.hear(device, now, true);
                 self.invitations.met(&device, now, &mut self.membership);
-                if let Some(subject) = self.membership.subject(&device) {
+                if let Some(subject) = self.membership.subject(&device).filter(|_| !was_here) {
                     self.tell_watchers(Event::DeviceHere { name: subject.name });
                 }
             }
@@ -380,6 +408,11 @@ impl Node {
                 }
             }
             Input::RoundTrip { device, micros } => self.links.measured(&device, micros),
+            Input::DialFailed { device, attempts } => {
+                if self.membership.subject(&device).is_some() {
+                    self.contacts.failed(device, attempts, now.wall);
+                }
+            }
             Input::StrangerTurnedAway => {
                 self.stranger(now);
             }
@@ -423,7 +456,13 @@ impl Node {
                     self.offer_agents(context);
                 }
             }
+            Input::Reach(report) => {
+                self.reach.learn(*report, now.wall);
+                self.presence.own_mut().relays = self.reach.relays();
+            }
             Input::Battery(battery) => self.presence.own_mut().battery = battery,
+            Input::Metered(metered) => self.presence.own_mut().metered = metered,
+            Input::Machine(machine) => self.presence.own_mut().machine = Some(machine),
             Input::PairingListening { endpoint, addresses } => {
                 let (membership, rng) = (&self.membership, &mut self.rng);
                 self.invitations.listening(endpoint, &addresses, now, membership, rng);
@@ -489,6 +528,12 @@ impl Node {
         self.settle_asked(context);
         self.hand_over(context.now);
         self.settle(context.now);
+        let mut watched: BTreeSet<DeviceId> =
+            self.dispatch.asked().chain(self.executor.asking()).collect();
+        watched.remove(&self.me);
+        for (device, is_watched) in self.links.watch(watched) {
+            self.outputs.push_back(Output::Watch { device, is_watched });
+        }
         self.presence.own_mut().queue = self.executor.queue();
         if let Some(message) = self.presence.poll(context.now) {
             self.broadcast(Protocol::Presence, &codec::encode(&message), None);
@@ -712,12 +757,16 @@ impl Node {
             .map(|subject| {
                 let device = subject.id;
                 let here = device == self.me;
-                let presence = self.presence.of(&device);
+                let presence = self.presence.fresh(&device);
                 let own = self.presence.own();
-                let (queue, battery, metered, models) = match presence {
-                    _ if here => (own.queue, own.battery, own.metered, own.models.as_slice()),
-                    Some(it) => (it.queue, it.battery, it.metered, it.models.as_slice()),
-                    None => (0, None, false, [].as_slice()),
+                let (queue, battery, metered, models, machine) = match presence {
+                    _ if here => {
+                        (own.queue, own.battery, own.metered, own.models.as_slice(), own.machine)
+                    }
+                    Some(it) => {
+                        (it.queue, it.battery, it.metered, it.models.as_slice(), it.machine)
+                    }
+                    None => (0, None, false, [].as_slice(), None),
                 };
                 Neighbour {
                     here,
@@ -726,6 +775,7 @@ impl Node {
                     queue,
                     battery,
                     metered,
+                    load_percent: machine.and_then(|it| it.load_percent),
                     speed_milli: models.iter().map(|model| model.speed_milli).max().unwrap_or(0),
                     subject,
                 }

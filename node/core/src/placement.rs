@@ -33,6 +33,11 @@ const QUEUED_STEP_MICROS: u64 = 50_000;
 const CALL_ELSEWHERE_MICROS: u64 = 120_000_000;
 /// The price of draining a battery, for the heavy work of a model.
 const BATTERY_MICROS: u64 = 2_000_000;
+/// From so much on, in percent, the processors of a device are busy: what is added has to share one.
+const BUSY_PERCENT: u8 = 80;
+/// The price of busy processors. Less than that of leaving this device: told once in a while, and
+/// measured at another moment here than there, it decides between devices elsewhere only.
+const BUSY_MICROS: u64 = 900;
 /// The price of a metered link.
 const METERED_MICROS: u64 = 5_000_000;
 /// The price of leaving the device on which the person sits, so that equal devices don't swap work.
@@ -84,6 +89,8 @@ pub struct Facts {
     pub battery: Option<u8>,
     /// Whether its network costs money.
     pub metered: bool,
+    /// How busy its processors are, in percent of all of them; `None`: not known.
+    pub load_percent: Option<u8>,
     /// What the rules here say to the step's running there.
     pub decision: Decision,
 }
@@ -211,6 +218,10 @@ fn price(need: &Need, facts: &Facts) -> (u64, Vec<String>) {
     for missing in &facts.lacks {
         add(CALL_ELSEWHERE_MICROS, format!("would have to ask another device for {missing}"));
     }
+    let busy = facts.load_percent.filter(|load| *load >= BUSY_PERCENT);
+    if let Some(load) = busy {
+        add(BUSY_MICROS, format!("busy: {load} %"));
+    }
     if facts.needs_model && facts.lacks.is_empty() {
         let (speed, how) = match facts.speed_milli {
             0 => (unmeasured_speed_milli(facts.kind), "expected"),
@@ -218,6 +229,9 @@ fn price(need: &Need, facts: &Facts) -> (u64, Vec<String>) {
         };
         let micros = TYPICAL_TOKENS.saturating_mul(1_000_000_000) / speed.max(1);
         add(micros, format!("model at {}.{} tokens/s {how}", speed / 1_000, speed % 1_000 / 100));
+        if let Some(load) = busy {
+            add(micros, format!("at half that speed, since {load} % busy"));
+        }
         if facts.battery.is_some() {
             add(BATTERY_MICROS, "on battery".into());
         }
@@ -248,6 +262,7 @@ mod tests {
             queue: 0,
             battery: None,
             metered: false,
+            load_percent: None,
             decision: Decision {
                 effect: Effect::Allow,
                 reason: "allowed".into(),
@@ -299,6 +314,41 @@ mod tests {
     #[test]
     fn equal_devices_leave_the_work_here() {
         assert_eq!(chosen(&need(), &fabric()).as_deref(), Some("laptop"));
+    }
+
+    #[test]
+    fn busy_processors_count_elsewhere_and_for_a_model() {
+        let mut devices = fabric();
+        let need = Need { only_here: None, ..need() };
+        // Nothing leaves this device for that alone.
+        devices[0].load_percent = Some(100);
+        assert_eq!(chosen(&need, &devices).as_deref(), Some("laptop"));
+        // Of two others the one that has time is asked.
+        devices[0].offers = false;
+        for (phone, server, expected) in [
+            (Some(95), Some(10), "server"),
+            (Some(10), Some(95), "phone"),
+            // One that does not say is not held to be busy, and nobody is by a little.
+            (Some(95), None, "server"),
+            (None, Some(95), "phone"),
+            (None, Some(79), "phone"),
+        ] {
+            (devices[1].load_percent, devices[2].load_percent) = (phone, server);
+            assert_eq!(chosen(&need, &devices).as_deref(), Some(expected), "{phone:?} {server:?}");
+        }
+        // A model that shares its processors is half as fast.
+        let mut devices = fabric();
+        for facts in &mut devices {
+            facts.needs_model = true;
+            facts.speed_milli = 10_000;
+        }
+        devices[0].load_percent = Some(90);
+        assert_eq!(chosen(&need, &devices).as_deref(), Some("phone"));
+        let laptop = place(&need, &devices).candidates.remove(2);
+        let reasons = laptop.reasons.join("; ");
+        let expected = "busy: 90 % (0.9 ms); model at 10.0 tokens/s measured (20000.0 ms); at half \
+                        that speed, since 90 % busy (20000.0 ms)";
+        assert!(reasons.ends_with(expected), "{reasons}");
     }
 
     #[test]

@@ -1,21 +1,46 @@
 //! Who is here and what they can do now: the newest signed record of each device.
 //!
-//! Records are passed on, so that a device hears of one that it has not met since its start. They
-//! are never written to a disk; no presence means away.
+//! A device makes a new record at once when what others decide by has changed: where it listens, what
+//! it can do, what its network costs, that its battery gets low. What comes and goes within a moment (a
+//! step that runs, a connection that is replaced) has to last before it is told; the rest, as the load of the
+//! processors, rides along with the renewal. So an idle fabric says little.
+//!
+//! Records are passed on, so that a device hears of one that it is not connected with. Each record says with
+//! whom its device is connected: those hear it themselves, and to them it is not passed on. By the same word a
+//! device is *near*: one that is connected here says that it is connected there.
+//!
+//! Nothing of this is ever written to a disk but the addresses; no presence means away. A record of a later
+//! start, or a later one of the same, takes the place of another; never the other way round, except that a
+//! device's own word on its own connection counts, whatever was passed on.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ed25519_dalek::SigningKey;
 use weft_protocol::{
+    codec,
     id::{BootId, DeviceId},
-    presence::{Machine, ModelReady, PRESENCE_BYTES_MAX, Presence, PresenceMessage},
+    presence::{CONNECTED_MAX, Machine, ModelReady, PRESENCE_BYTES_MAX, Presence, PresenceMessage},
     signed::{Domain, Signed},
     time::{Now, Timestamp},
 };
 
-/// A record is renewed so often while nothing in it changes: rarely enough for a phone, often enough
-/// that queue and battery are of use to placement.
-const RENEW: Duration = Duration::from_secs(15);
+/// A record is renewed so often while nothing that matters changes: load and battery are of use to
+/// placement for minutes, and with twenty devices an idle one wakes for this once in three seconds.
+pub const RENEW: Duration = Duration::from_secs(60);
+
+/// What was not renewed for so long is not believed any more: two renewals may get lost.
+const FRESH: Duration = Duration::from_secs(3 * 60);
+
+/// What may be over in a moment is told when it has lasted so long. A step that is quicker is of no
+/// concern to those who place the next one.
+const LASTS: Duration = Duration::from_secs(1);
+
+/// Charges, in percent, whose crossing is told at once, if by [`BATTERY_JITTER`] at least.
+const BATTERY_MARKS: [u8; 3] = [10, 20, 50];
+const BATTERY_JITTER: u8 = 2;
 
 /// What this node says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -34,6 +59,51 @@ pub struct Own {
     pub relays: bool,
     /// What this machine has.
     pub machine: Option<Machine>,
+    /// The members with whom presence is spoken.
+    pub connected: BTreeSet<DeviceId>,
+}
+
+impl Own {
+    /// Whether others are to know at once what was not so in `told`.
+    fn matters_after(&self, told: &Self) -> bool {
+        let crosses = |mark: u8| match (told.battery, self.battery) {
+            (Some(told), Some(now)) => {
+                (told < mark) != (now < mark) && told.abs_diff(now) >= BATTERY_JITTER
+            }
+            (told, now) => told.is_some() != now.is_some(),
+        };
+        self.addresses != told.addresses
+            || self.models != told.models
+            || self.metered != told.metered
+            || self.relays != told.relays
+            || BATTERY_MARKS.into_iter().any(crosses)
+    }
+
+    /// Whether others are to know, if it lasts, what was not so in `told`.
+    fn may_matter_after(&self, told: &Self) -> bool {
+        self.queue.checked_ilog2() != told.queue.checked_ilog2()
+            || self.connected != told.connected
+            || self.machine.is_some() != told.machine.is_some()
+    }
+}
+
+/// What was said last, and when.
+#[derive(Debug)]
+struct Told {
+    own: Own,
+    at: Timestamp,
+    /// Since when it is not so any more.
+    differs_since: Option<Timestamp>,
+}
+
+/// The newest record of another device.
+#[derive(Debug)]
+struct Known {
+    presence: Presence,
+    signed: Signed,
+    heard: Timestamp,
+    /// The device itself said it.
+    is_first_hand: bool,
 }
 
 /// The machine: this device's record, and the newest of the others.
@@ -44,8 +114,10 @@ pub struct PresenceTable {
     boot: BootId,
     sequence: u64,
     own: Own,
-    told: Option<(Own, Timestamp)>,
-    others: BTreeMap<DeviceId, (Presence, Signed)>,
+    told: Option<Told>,
+    /// The time as it was handed in last.
+    now: Timestamp,
+    others: BTreeMap<DeviceId, Known>,
 }
 
 impl PresenceTable {
@@ -59,6 +131,7 @@ impl PresenceTable {
             sequence: 0,
             own: Own::default(),
             told: None,
+            now: Timestamp::ZERO,
             others: BTreeMap::new(),
         }
     }
@@ -73,36 +146,69 @@ impl PresenceTable {
         &self.own
     }
 
-    /// The newest record of a device.
+    /// The newest record of a device, however old.
     pub fn of(&self, device: &DeviceId) -> Option<&Presence> {
-        self.others.get(device).map(|(presence, _)| presence)
+        self.others.get(device).map(|known| &known.presence)
     }
 
-    /// A new record of this device, if it has something new to say or the last one is old.
+    /// The newest record of a device, if it is new enough to be believed.
+    pub fn fresh(&self, device: &DeviceId) -> Option<&Presence> {
+        let known = self.others.get(device)?;
+        (self.now.since(known.heard) < FRESH).then_some(&known.presence)
+    }
+
+    /// Devices that are connected here and say that they are with `device`.
+    pub fn near(&self, device: &DeviceId) -> impl Iterator<Item = &DeviceId> {
+        let says_so =
+            |by: &&DeviceId| self.fresh(by).is_some_and(|it| it.connected.contains(device));
+        self.own.connected.iter().filter(says_so)
+    }
+
+    /// A new record of this device, if somebody hears it and there is something new to say or the last one
+    /// is old.
     pub fn poll(&mut self, now: Now) -> Option<PresenceMessage> {
-        let due = self
-            .told
-            .as_ref()
-            .is_none_or(|(own, at)| *own != self.own || now.mono.since(*at) >= RENEW);
-        due.then(|| PresenceMessage::Records(vec![self.sign(now)]))
+        self.now = now.mono;
+        if let Some(told) = &mut self.told {
+            let differs = self.own.may_matter_after(&told.own);
+            told.differs_since = differs.then(|| told.differs_since.unwrap_or(now.mono));
+        }
+        let due = self.due()?;
+        (due <= now.mono).then(|| PresenceMessage::Records(vec![self.sign(now)]))
     }
 
-    /// When [`Self::poll`] has something to say although nothing changed.
+    /// When [`Self::poll`] has something to say.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.told.as_ref().map(|(_, at)| *at + RENEW)
+        self.due()
     }
 
-    /// All that is known, for a device that just came.
-    pub fn greeting(&mut self, now: Now) -> PresenceMessage {
+    fn due(&self) -> Option<Timestamp> {
+        if self.own.connected.is_empty() {
+            return None;
+        }
+        let Some(told) = &self.told else { return Some(Timestamp::ZERO) };
+        if self.own.matters_after(&told.own) {
+            return Some(Timestamp::ZERO);
+        }
+        let renewed = told.at + RENEW;
+        Some(told.differs_since.map_or(renewed, |since| renewed.min(since + LASTS)))
+    }
+
+    /// All that is known, for a device that just came or that is to join.
+    pub fn greeting(&mut self, peer: Option<&DeviceId>, now: Now) -> PresenceMessage {
+        self.now = now.mono;
+        let told = self.told.take();
         let own = self.sign(now);
-        let others = self.others.values().map(|(_, signed)| signed.clone());
+        // Only the one that is greeted hears it.
+        self.told = told.or(self.told.take());
+        let others = self.others.iter().filter(|(device, _)| Some(*device) != peer);
+        let others = others.map(|(_, known)| known.signed.clone());
         PresenceMessage::Records(std::iter::once(own).chain(others).collect())
     }
 
     fn sign(&mut self, now: Now) -> Signed {
         self.sequence += 1;
-        self.told = Some((self.own.clone(), now.mono));
-        let presence = Presence {
+        self.told = Some(Told { own: self.own.clone(), at: now.mono, differs_since: None });
+        let mut presence = Presence {
             device: self.device,
             boot: self.boot,
             sequence: self.sequence,
@@ -114,38 +220,74 @@ impl PresenceTable {
             time: now.wall,
             relays: self.own.relays,
             machine: self.own.machine,
+            connected: self.own.connected.iter().take(CONNECTED_MAX).copied().collect(),
         };
+        // Where it listens comes before with whom it is connected.
+        while codec::encode(&presence).len() > PRESENCE_BYTES_MAX && !presence.connected.is_empty()
+        {
+            presence.connected.truncate(presence.connected.len() / 2);
+        }
         Signed::new(Domain::Presence, &presence, &self.key)
     }
 
-    /// Takes in records, and gives those that were news: to pass on, and to remember addresses from.
+    /// Takes in records that a device sent, and gives those that were news: to pass on, and to remember
+    /// addresses from.
     ///
     /// What is forged, too old, or of a device that `is_member` does not know is passed over.
     pub fn learn(
         &mut self,
+        from: &DeviceId,
         message: PresenceMessage,
         is_member: impl Fn(&DeviceId) -> bool,
+        now: Timestamp,
     ) -> Vec<(Presence, Signed)> {
         let PresenceMessage::Records(records) = message;
+        self.now = now;
         let mut news = Vec::new();
         for signed in records {
             let Ok(presence) = signed.open::<Presence>(Domain::Presence, PRESENCE_BYTES_MAX) else {
                 continue;
             };
-            let order = (presence.boot.counter, presence.sequence);
-            let newest = self.others.get(&presence.device);
-            let is_news =
-                newest.is_none_or(|(known, _)| (known.boot.counter, known.sequence) < order);
-            if signed.author == presence.device
-                && presence.device != self.device
-                && is_member(&presence.device)
-                && is_news
+            let device = presence.device;
+            if signed.author == device
+                && device != self.device
+                && is_member(&device)
+                && self.is_news(&presence, *from)
             {
-                self.others.insert(presence.device, (presence.clone(), signed.clone()));
+                let known = Known {
+                    presence: presence.clone(),
+                    signed: signed.clone(),
+                    heard: now,
+                    is_first_hand: device == *from,
+                };
+                self.others.insert(device, known);
                 news.push((presence, signed));
             }
         }
         news
+    }
+
+    fn is_news(&self, presence: &Presence, from: DeviceId) -> bool {
+        let Some(known) = self.others.get(&presence.device) else { return true };
+        let is_same_start = known.presence.boot == presence.boot;
+        let is_first_hand = presence.device == from;
+        let says_so_itself = known.is_first_hand && self.own.connected.contains(&presence.device);
+        if is_same_start {
+            known.presence.sequence < presence.sequence
+        } else {
+            // A start is over for good when another speaks on the device's own connection, also where that
+            // has the lower number, as after a backup was put back.
+            is_first_hand
+                || (known.presence.boot.counter < presence.boot.counter && !says_so_itself)
+        }
+    }
+
+    /// The records that are to be passed on to a device: it does not hear them from those that made them.
+    pub fn for_others(device: &DeviceId, news: &[(Presence, Signed)]) -> Vec<Signed> {
+        let misses =
+            |record: &Presence| record.device != *device && !record.connected.contains(device);
+        let missed = news.iter().filter(|(record, _)| misses(record));
+        missed.map(|(_, signed)| signed.clone()).collect()
     }
 
     /// Forgets a device that no longer belongs.
@@ -155,39 +297,4 @@ impl PresenceTable {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn table(seed: u8) -> PresenceTable {
-        let key = SigningKey::from_bytes(&[seed; 32]);
-        PresenceTable::new(key, BootId { counter: 1, random: 0 })
-    }
-
-    fn at(seconds: u64) -> Now {
-        Now { mono: Timestamp::from_millis(seconds * 1_000), ..Now::default() }
-    }
-
-    #[test]
-    fn says_only_what_is_new_or_old() {
-        let mut laptop = table(1);
-        assert!(laptop.poll(at(0)).is_some());
-        assert!(laptop.poll(at(1)).is_none());
-        laptop.own_mut().queue = 2;
-        assert!(laptop.poll(at(2)).is_some());
-        assert!(laptop.poll(at(16)).is_none());
-        assert!(laptop.poll(at(17)).is_some());
-    }
-
-    #[test]
-    fn believes_only_members_about_themselves_and_only_what_is_newer() {
-        let (mut laptop, mut phone) = (table(1), table(2));
-        let old = phone.greeting(at(0));
-        let new = phone.greeting(at(1));
-        assert!(laptop.learn(new.clone(), |_| false).is_empty());
-        assert_eq!(laptop.learn(new, |_| true).len(), 1);
-        assert!(laptop.learn(old, |_| true).is_empty());
-        let PresenceMessage::Records(mut forged) = phone.greeting(at(2));
-        forged[0].author = DeviceId::from_bytes([3; 32]);
-        assert!(laptop.learn(PresenceMessage::Records(forged), |_| true).is_empty());
-    }
-}
+mod tests;

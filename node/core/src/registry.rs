@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use weft_protocol::{
     graph::Plan,
     id::{DeviceId, Digest},
@@ -21,8 +22,8 @@ pub struct Installed {
     pub manifest_text: Arc<str>,
     /// Its identity.
     pub digest: Digest,
-    /// Its component; empty for a part of the node.
-    pub component: Arc<[u8]>,
+    /// Its component; empty for a part of the node. Those that the program carries are not copied.
+    pub component: Bytes,
     /// Whether the program itself carries it.
     pub embedded: bool,
 }
@@ -32,9 +33,10 @@ impl Installed {
     pub fn new(
         manifest: Manifest,
         manifest_text: &str,
-        component: Arc<[u8]>,
+        component: impl Into<Bytes>,
         embedded: bool,
     ) -> Self {
+        let component = component.into();
         Self {
             digest: package_digest(manifest_text, &component),
             manifest: Arc::new(manifest),

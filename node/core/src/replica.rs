@@ -40,6 +40,7 @@ mod adoption;
 
 pub use edit::{Edit, EditError, Prepared};
 pub use listing::Listed;
+pub(crate) use shelf::LOADED_MAX;
 pub use shelf::LoadError;
 pub use writing::Ticket;
 
@@ -196,6 +197,11 @@ impl Replica {
             refused: 0,
             author,
         })
+    }
+
+    /// Bounds how many documents stay in memory although nobody works on them.
+    pub(crate) fn bound(&mut self, loaded_max: usize) {
+        self.shelf.bound(loaded_max);
     }
 
     /// Takes an input.

@@ -104,6 +104,7 @@ pub(super) fn choose(
                 queue: it.queue,
                 battery: it.battery,
                 metered: it.metered,
+                load_percent: it.load_percent,
                 decision,
             }
         })

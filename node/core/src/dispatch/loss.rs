@@ -10,7 +10,7 @@ use weft_protocol::{
     host_call::Refusal,
     id::{DeviceId, RunId},
     manifest::EffectClass,
-    run::{Failure, Outcome, RunMessage},
+    run::{Failure, Outcome, Progress, RunMessage},
     time::Timestamp,
 };
 
@@ -161,8 +161,20 @@ impl Dispatch {
                 let until = (env.now.mono + WAIT_FOR_DEVICE).min(it.task.ends);
                 let until = until.max(env.now.mono + WAIT_FOR_ANSWER);
                 it.phase = Phase::Waiting { until, unanswered };
+                let (name, most) = (env.name(&it.executor), until.since(env.now.mono).as_secs());
+                let line = format!("{name}: {how}; waiting for it, {most} s at most");
+                self.say(key, line);
             }
         }
+    }
+
+    /// A line for whoever follows the run.
+    fn say(&mut self, key: &TaskKey, line: String) {
+        let Some(it) = self.tasks.get(key) else { return };
+        let Task { requester, run, step, .. } = &it.task;
+        let (requester, step) = (requester.clone(), step.clone());
+        let said = DispatchOutput::Progressed(requester, *run, step, Progress::Log(line));
+        self.outputs.push(said);
     }
 
     /// A device went away, or its stream was cut or replaced.
@@ -195,9 +207,10 @@ impl Dispatch {
     /// A device can be asked again. What it never answered is offered again, under the same epoch; for
     /// the rest it says how that stands.
     pub fn connected(&mut self, device: DeviceId, env: &mut Env<'_>) {
-        let mut inquiries = Vec::new();
+        let (mut inquiries, mut waited) = (Vec::new(), Vec::new());
         for (key, it) in self.tasks.iter_mut().filter(|(_, it)| it.executor == device) {
             let Phase::Waiting { unanswered, .. } = it.phase else { continue };
+            waited.push(key.clone());
             if unanswered && !it.stopped && it.version == env.version && it.offer.consent.is_none()
             {
                 it.phase = Phase::Offered;
@@ -210,6 +223,9 @@ impl Dispatch {
         }
         for key in inquiries {
             self.ask(&key, env);
+        }
+        for key in waited {
+            self.say(&key, format!("{} is here again", env.name(&device)));
         }
     }
 

@@ -40,6 +40,7 @@ impl Node {
         }
         let reply = match command {
             Command::Status => Ok(Reply::Status(Box::new(self.status(context)))),
+            Command::Checkup => Ok(Reply::Checkup(Box::new(self.checkup(context)))),
             Command::Devices => Ok(Reply::Devices(self.device_views())),
             Command::Device { device } => {
                 self.device(&device).map(|view| Reply::Device(Box::new(view)))
@@ -407,7 +408,7 @@ impl Node {
         now: weft_protocol::time::Now,
     ) -> weft_protocol::pairing::Contacts {
         let weft_protocol::presence::PresenceMessage::Records(presences) =
-            self.presence.greeting(now);
+            self.presence.greeting(None, now);
         weft_protocol::pairing::Contacts {
             addresses: self.presence.own().addresses.clone(),
             presences,

@@ -47,6 +47,9 @@ impl Node {
         }
         for device in void {
             self.presence.forget(&device);
+            self.find_relays();
+            self.contacts.forget(&device);
+            self.skew.forget(&device);
             let is_for_good = self.out.contains(&device) || self.out.contains(&self.me);
             let neighbours = self.neighbours();
             let mut env = environment!(self, context, neighbours);

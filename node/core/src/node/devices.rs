@@ -55,13 +55,20 @@ impl Node {
         let link = self.links.of(id);
         let this = *id == self.me;
         let own = &self.presence.own().models;
-        let models = if this { Some(own) } else { self.presence.of(id).map(|it| &it.models) };
+        let via: Vec<String> = match link {
+            None if !this => self.presence.near(id).map(|by| self.name(by)).collect(),
+            Some(_) | None => Vec::new(),
+        };
+        let is_there = this || link.is_some() || !via.is_empty();
+        let heard = self.presence.fresh(id).filter(|_| is_there);
+        let models = if this { Some(own) } else { heard.map(|it| &it.models) };
         let added = log.iter().find(|it| it.id == device.added);
         let former = self.membership.graph().former(id);
         let founder = log.iter().find(|it| it.kind == "genesis").map(|it| it.author);
         let is_founder = founder.is_some_and(|it| it == *id || former.contains(&it));
         let state = match device.standing {
             Standing::Active if this || link.is_some() => "here",
+            Standing::Active if !via.is_empty() => "near",
             Standing::Active if !self.was_ever_heard(id) => "never seen",
             Standing::Active => "away",
             Standing::Suspended { .. } => "suspended",
@@ -75,6 +82,7 @@ impl Node {
             state: state.to_owned(),
             standing: self.standing_in(id, device, log),
             this,
+            via,
             address: link.map(|link| link.address.clone()),
             is_relayed: link.map(crate::links::Link::is_relayed),
             round_trip_micros: link.and_then(|link| link.round_trip_micros),

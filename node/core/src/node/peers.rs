@@ -10,7 +10,7 @@ use weft_protocol::{
     presence::PresenceMessage,
     run::RunMessage,
     sync::SyncMessage,
-    time::WallTime,
+    time::{Now, WallTime},
     witness::Fork,
 };
 use weft_trust::state::Standing;
@@ -20,7 +20,9 @@ use crate::{
     Context, Output,
     door::Event,
     env::Batch,
-    membership, replica,
+    membership,
+    presence::PresenceTable,
+    replica,
     witness::{self, Seen},
 };
 
@@ -30,6 +32,7 @@ impl Node {
             return;
         }
         self.hear(device, context.now, true);
+        self.tell_who_is_connected();
         self.membership.closed(&device);
         self.feed_replica(replica::Input::Closed(device), context);
         let neighbours = self.neighbours();
@@ -56,7 +59,8 @@ impl Node {
         }
         match protocol {
             Protocol::Presence => {
-                let greeting = self.presence.greeting(context.now);
+                self.tell_who_is_connected();
+                let greeting = self.presence.greeting(Some(&device), context.now);
                 self.send(&device, Protocol::Presence, codec::encode(&greeting));
             }
             Protocol::Sync => self.feed_replica(replica::Input::Opened(device), context),
@@ -91,8 +95,14 @@ impl Node {
                 self.executor.stream_cut(device, &mut env);
                 self.dispatch.disconnected(device, &mut env);
             }
-            Protocol::Presence | Protocol::Blob | Protocol::Llm | Protocol::Audit => {}
+            Protocol::Presence => self.tell_who_is_connected(),
+            Protocol::Blob | Protocol::Llm | Protocol::Audit => {}
         }
+    }
+
+    fn tell_who_is_connected(&mut self) {
+        let speaking = self.links.speaking(Protocol::Presence);
+        self.presence.own_mut().connected = speaking.into_iter().collect();
     }
 
     /// What a remote sends wrongly is logged and dropped; only trust is heard from strangers.
@@ -113,9 +123,8 @@ impl Node {
         }
         self.hear(device, context.now, false);
         let handled = match protocol {
-            Protocol::Presence => {
-                codec::decode(bytes, FRAME_BYTES_MAX).map(|message| self.heard(device, message))
-            }
+            Protocol::Presence => codec::decode(bytes, FRAME_BYTES_MAX)
+                .map(|message| self.heard(device, message, context.now)),
             Protocol::Sync => SyncMessage::decode(bytes).map(|message| {
                 self.feed_replica(replica::Input::Message(device, message), context);
             }),
@@ -213,14 +222,18 @@ impl Node {
         )
     }
 
-    pub(super) fn heard(&mut self, from: DeviceId, message: PresenceMessage) {
+    pub(super) fn heard(&mut self, from: DeviceId, message: PresenceMessage, now: Now) {
         let membership = &self.membership;
-        let news = self.presence.learn(message, |device| membership.subject(device).is_some());
+        let is_member = |device: &DeviceId| membership.subject(device).is_some();
+        let news = self.presence.learn(&from, message, is_member, now.mono);
         if news.is_empty() {
             return;
         }
         for (presence, _) in &news {
             let device = presence.device;
+            if device == from {
+                self.skew.heard(device, presence.time, now.wall);
+            }
             let addresses = presence.addresses.clone();
             if self.addresses.insert(device, addresses.clone()).as_ref() == Some(&addresses) {
                 continue;
@@ -229,9 +242,23 @@ impl Node {
             self.persist(Batch::ordered(vec![write]), After::Nothing);
             self.outputs.push_back(Output::Remember { device, addresses });
         }
-        let records = news.into_iter().map(|(_, signed)| signed).collect();
-        let message = codec::encode(&PresenceMessage::Records(records));
-        self.broadcast(Protocol::Presence, &message, Some(from));
+        self.find_relays();
+        for device in self.links.speaking(Protocol::Presence) {
+            let records = PresenceTable::for_others(&device, &news);
+            if device != from && !records.is_empty() {
+                let message = codec::encode(&PresenceMessage::Records(records));
+                self.send(&device, Protocol::Presence, message);
+            }
+        }
+    }
+
+    /// Says which members relay, where presence makes them others than before.
+    pub(super) fn find_relays(&mut self) {
+        let relays = |device: &DeviceId| self.presence.of(device).is_some_and(|it| it.relays);
+        let relays = self.membership.others().into_iter().filter(relays).collect();
+        if let Some(relays) = self.reach.found(relays) {
+            self.outputs.push_back(Output::Relays(relays));
+        }
     }
 
     pub(super) fn run_message(

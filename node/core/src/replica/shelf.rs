@@ -22,9 +22,9 @@ use crate::document::{Change, Document, DocumentError};
 /// After so many rows of changes a document is saved as one row.
 const CHANGE_ROWS_MAX: u64 = 64;
 
-/// How many documents that are not busy stay loaded. A small one takes 17 kB and 20 µs to load; long
-/// histories take longer, and are what this is for.
-pub(super) const LOADED_MAX: usize = 32;
+/// How many documents that are not busy stay loaded, where the device does not say otherwise. A small one
+/// takes 17 kB and 20 µs to load; long histories take longer, and are what this is for.
+pub(crate) const LOADED_MAX: usize = 32;
 
 /// Of how many kinds the skeletons are kept: more than there are. A peer may name any other.
 const SKELETONS_MAX: usize = 256;
@@ -92,6 +92,7 @@ pub(super) struct Shelf {
     skeletons: BTreeMap<DocumentKind, ChangeHash>,
     loaded: BTreeMap<DocumentKey, Loaded>,
     aside: BTreeMap<DocumentKey, String>,
+    loaded_max: usize,
     uses: u64,
     loads: u64,
 }
@@ -103,9 +104,15 @@ impl Shelf {
             skeletons: BTreeMap::new(),
             loaded: BTreeMap::new(),
             aside: BTreeMap::new(),
+            loaded_max: LOADED_MAX,
             uses: 0,
             loads: 0,
         }
+    }
+
+    /// Bounds how many documents that are not busy stay loaded.
+    pub(super) fn bound(&mut self, loaded_max: usize) {
+        self.loaded_max = loaded_max;
     }
 
     pub(super) fn get(&self, key: &DocumentKey) -> Option<&Loaded> {
@@ -213,7 +220,7 @@ impl Shelf {
 
     /// Takes out what was not used for longest, until only so many are left that are not `busy`.
     pub(super) fn trim(&mut self, busy: usize, is_busy: impl Fn(&DocumentKey) -> bool) {
-        while self.loaded.len() > LOADED_MAX + busy {
+        while self.loaded.len() > self.loaded_max.saturating_add(busy) {
             let idle = self.loaded.iter().filter(|(key, _)| !is_busy(key));
             let Some((key, _)) = idle.min_by_key(|(_, loaded)| loaded.used) else { break };
             let key = *key;

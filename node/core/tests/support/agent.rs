@@ -1,6 +1,6 @@
 //! The agent that every device has, and steps that ask for what it can.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use weft_core::registry::Installed;
 use weft_protocol::{
@@ -61,8 +61,7 @@ text = {{ type = "string" }}
     };
     let capabilities: String = CAPABILITIES.iter().map(capability).collect();
     let text = [AGENT, permissions, &capabilities].concat();
-    let component: Arc<[u8]> = Arc::from(b"component".as_slice());
-    Installed::new(Manifest::parse(&text).unwrap(), &text, component, true)
+    Installed::new(Manifest::parse(&text).unwrap(), &text, b"component".as_slice(), true)
 }
 
 /// The effect of a capability.

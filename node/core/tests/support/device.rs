@@ -47,6 +47,10 @@ pub(crate) struct Device {
     /// Whom it said last that it serves.
     pub(crate) served: BTreeSet<DeviceId>,
     pub(crate) admitted: BTreeSet<DeviceId>,
+    /// The members that are said to carry others' connections.
+    pub(crate) relays: BTreeSet<DeviceId>,
+    /// With whom it said that something is under way, and when that was over.
+    pub(crate) watches: Vec<(DeviceId, bool)>,
     /// What it said on its streams.
     pub(crate) said: Vec<(StreamId, Vec<u8>)>,
     pub(crate) replies: Vec<Reply>,
@@ -82,6 +86,8 @@ impl Device {
             batches: vec![],
             served: BTreeSet::new(),
             admitted: BTreeSet::new(),
+            relays: BTreeSet::new(),
+            watches: vec![],
             said: vec![],
             replies: vec![],
             events: vec![],
@@ -118,8 +124,10 @@ impl Device {
                 Disk::Slow => self.held.push_back((ticket, writes)),
                 Disk::Full => self.refuse(ticket, now),
             },
+            Output::Relays(relays) => self.relays = relays,
             Output::Members(members) => self.served = members,
             Output::Admit { device } => drop(self.admitted.insert(device)),
+            Output::Watch { device, is_watched } => self.watches.push((device, is_watched)),
             Output::Execute { execution, arguments, .. } => {
                 self.executions.push((execution, arguments));
                 self.begun += 1;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use weft_core::{
-    Input,
+    Bounds, Input,
     audit::keyed_digest,
     consent::Consent,
     door::{Command, DoorId, Event, Reply},
@@ -124,6 +124,23 @@ fn this_devices_own_steps_wait_for_each_other_however_many_they_are() {
 }
 
 #[test]
+fn a_device_that_allows_two_agents_at_once_has_the_third_wait() {
+    let mut fabric = connected(ALLOW, ALLOW);
+    fabric.part(0, 1);
+    let bounds = Bounds { agents_running_max: 2, ..Bounds::default() };
+    fabric.devices[0].node.bound(bounds);
+    for _ in 0..5 {
+        fabric.carry_out_steps(0, vec![step(1, "echo.say", EffectClass::ReadOnly, None)], false);
+    }
+    for (ended, begun) in [(0, 2), (1, 3), (2, 4), (3, 5), (4, 5), (5, 5)] {
+        assert_eq!(fabric.devices[0].begun, begun, "after {ended} ended");
+        if ended < 5 {
+            fabric.finish(0, Ok("hello".into()));
+        }
+    }
+}
+
+#[test]
 fn a_yes_that_holds_for_longer_than_one_may_is_none() {
     let ask = Rules { executor: Effect::Ask, ..ALLOW };
     for (minutes, holds) in [(9, true), (11, false), (i64::MAX / 60_000, false)] {
@@ -175,6 +192,8 @@ fn call(fabric: &mut Fabric) -> ExecutionId {
 #[test]
 fn a_later_try_calls_although_what_the_one_before_called_is_still_being_stopped() {
     let (mut fabric, offer) = calls_back();
+    // The laptop tells that it is busy once that has lasted.
+    fabric.wait(Duration::from_secs(2));
     // The server stops what it called, and the laptop does not hear of it.
     fabric.lose = Some(|sent| matches!(sent.run(), Some(RunMessage::Cancel(_))));
     let laptop = fabric.run_stream();

@@ -61,3 +61,17 @@ fn kinds_that_a_peer_makes_up_are_not_kept() {
     }
     assert!(node.replica.shelf.skeletons() <= 256);
 }
+
+#[test]
+fn as_many_documents_stay_loaded_as_the_device_allows() {
+    for loaded_max in [0, 3, 12] {
+        let mut node = Node::new(0, MemoryRows::default());
+        node.replica.bound(loaded_max);
+        for number in 0..20 {
+            node.edit(vec![create(number, "a sentence")]).unwrap();
+            node.persist_one();
+        }
+        assert_eq!(node.replica.shelf.len(), loaded_max);
+        assert_eq!(node.replica.len(), 20, "none is lost by that");
+    }
+}
