@@ -5,7 +5,9 @@
 //!
 //! | what | shape |
 //! |---|---|
-//! | device | `id name kind role state standing this address way` (`direct`, `relayed`) `round_trip_ms since last_heard models confirmed added_by added_at added former` (keys) |
+//! | device | `id name kind role state standing this via` (names) `address way` (`direct`, `relayed`) `round_trip_ms since last_heard models confirmed added_by added_at added former` (keys) |
+//! | checkup | `boot time clock_set` (`at forward_ms`) `devices admins queue battery metered reach machine warnings copies shell`; one of `devices`: `id name addresses sighted failed` (`at times attempts`, each `address ending text`) `clock_ahead_ms relays` |
+//! | reach of a checkup | `confirmed observed mapped announced` (addresses) `relays` (`name since`) `service` (`reservations circuits`) `nat` (`none`, `steady`, `per-peer`, `unknown`) `troubles` (`part why`) |
 //! | standing of a device or node that does not belong | `state why remedy by at statement` |
 //! | statement | `id time kind author by device sentence verdict` (`counts`, `frozen`, `void`, `powerless`) `why` |
 //! | agent | `name version digest description capabilities` (names) `details` (`name description effect example`) `devices` |
@@ -31,6 +33,7 @@ use crate::{
 };
 
 mod status;
+mod checkup;
 mod device;
 mod statement;
 mod agent;
@@ -45,6 +48,7 @@ use self::run::{journal_entry, run};
 pub use self::{
     agent::agent,
     audit::{audit, verification},
+    checkup::checkup,
     device::{device, standing},
     event::event,
     plan::{explanation, plan},
@@ -60,6 +64,7 @@ pub fn message(message: &DoorMessage) -> (&'static str, Value) {
             Err(it) => ("error", problem_fields(&it)),
         },
         DoorMessage::Status { status: it, keys } => ("reply", status(it, Some(*keys))),
+        DoorMessage::Checkup { checkup: it, shell } => ("reply", checkup(it, Some(shell))),
         DoorMessage::Locked { keys } => ("reply", locked(*keys)),
         DoorMessage::Plan(it) => ("reply", plan(it)),
         DoorMessage::Models(it) => ("reply", it.iter().map(model).collect()),
@@ -80,6 +85,7 @@ pub fn reply(reply: &Reply) -> Result<Value, Problem> {
     Ok(match reply {
         Reply::Done | Reply::Refused { .. } => json!({"done": true}),
         Reply::Status(it) => status(it, None),
+        Reply::Checkup(it) => checkup(it, None),
         Reply::Devices(list) => list.iter().map(device).collect(),
         Reply::Device(it) => device(it),
         Reply::Statements(list) => {
@@ -148,6 +154,7 @@ pub fn model(model: &ModelView) -> Value {
         "bytes": model.bytes,
         "state": model.state,
         "tokens_per_second": model.tokens_per_second,
+        "prompt_tokens_per_second": model.prompt_tokens_per_second,
     })
 }
 

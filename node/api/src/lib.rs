@@ -27,7 +27,7 @@ mod socket;
 pub mod json;
 
 pub use client::{Client, ClientError, Conversation, Message};
-pub use message::{DoorMessage, Keys, ModelView, PlanView};
+pub use message::{DoorMessage, Keys, ModelView, PlanView, ShellView};
 pub use problem::{ErrorKind, Problem};
 pub use request::{FILE_BYTES_MAX, REQUEST_BYTES_MAX, Request, Say, UnlockKey};
 pub use socket::{

@@ -1,6 +1,6 @@
 //! What the node says to a door.
 
-use weft_core::door::{Event, Explanation, Reply, Status};
+use weft_core::door::{Checkup, Event, Explanation, Reply, Status};
 use weft_protocol::graph::Plan;
 
 use crate::problem::Problem;
@@ -23,6 +23,13 @@ pub enum DoorMessage {
         /// How the device's keys are kept.
         keys: Keys,
     },
+    /// The core's facts for a checkup, with the shell's.
+    Checkup {
+        /// The core's.
+        checkup: Box<Checkup>,
+        /// The shell's.
+        shell: ShellView,
+    },
     /// What words mean; the answer to a [`Say`](crate::Say) that asks for the plan only.
     Plan(PlanView),
     /// Models whose files lie here.
@@ -31,6 +38,21 @@ pub enum DoorMessage {
     Event(Event),
     /// It did not work.
     Error(Problem),
+}
+
+/// What only a node's shell knows, for a checkup.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShellView {
+    /// The program's version.
+    pub version: String,
+    /// Whether the node is reached from this machine only.
+    pub is_loopback: bool,
+    /// Whether it is found and finds others by multicast.
+    pub is_multicast: bool,
+    /// Why nothing can be written to the store any more.
+    pub store_failure: Option<String>,
+    /// Whether space on the disk is kept back for the audit.
+    pub is_reserve_held: bool,
 }
 
 /// A plan, with where its steps would run.
@@ -81,6 +103,8 @@ pub struct ModelView {
     pub bytes: u64,
     /// `idle`, `loading`, `ready` or `failed: ` and why.
     pub state: String,
-    /// Measured here; `None` before the first answer.
+    /// Of answers, measured here; `None` before the first answer.
     pub tokens_per_second: Option<f64>,
+    /// Of prompts, measured here; `None` before the first answer.
+    pub prompt_tokens_per_second: Option<f64>,
 }

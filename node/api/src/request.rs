@@ -11,7 +11,7 @@
 //!
 //! | `ask` | with | answered by ([`crate::json`]) |
 //! |---|---|---|
-//! | `status` `devices` `agents` `runs` `timers` `verify` `models` | | their shape |
+//! | `status` `checkup` `devices` `agents` `runs` `timers` `verify` `models` | | their shape |
 //! | `say` | above; only `words`, `local_time`, `time_zone` must be there | a plan where `plan_only`, else `{"run": …}` and events |
 //! | `run` | `prefix` of its id; empty or absent: the newest | a run with its journal |
 //! | `documents` | `kind`, `query`, `limit` | a list of documents |
@@ -147,6 +147,7 @@ impl TryFrom<&Value> for Request {
             "lock" => return Ok(Self::Lock),
             "unlock" => return Ok(Self::Unlock(fields.unlock_key()?)),
             "status" => Command::Status,
+            "checkup" => Command::Checkup,
             "devices" => Command::Devices,
             "device" => Command::Device { device: fields.text("device")?.to_owned() },
             "statements" => Command::Statements,

@@ -27,6 +27,7 @@ pub fn device(device: &DeviceView) -> Value {
         "state": device.state,
         "standing": device.standing.as_ref().map(standing),
         "this": device.this,
+        "via": device.via,
         "address": device.address,
         "way": device.is_relayed.map(|is_relayed| if is_relayed { "relayed" } else { "direct" }),
         "round_trip_ms": device.round_trip_micros.map(|micros| micros as f64 / 1_000.0),
@@ -62,6 +63,7 @@ mod tests {
             state: "here".into(),
             standing: None,
             this: false,
+            via: vec![],
             address: Some("/ip4/10.0.0.2/udp/4001/quic-v1".into()),
             is_relayed: Some(false),
             round_trip_micros: Some(1_250),
@@ -97,6 +99,7 @@ mod tests {
                   "standing": null,
                   "state": "here",
                   "this": false,
+                  "via": [],
                   "way": "direct"
                 }"#]],
         );

@@ -78,6 +78,7 @@ Examples:
   weft do --plan summarize report.pdf       shows what would run where, and runs nothing
   weft run show                             where each step of the last run ran, and why
   weft audit verify                         checks this device's signed record
+  weft doctor                               does it all work, and if not, what to type
 
 What is found goes to standard output, messages go to standard error. With --json, an error is also \
 an object on standard output.
@@ -95,7 +96,7 @@ Exit codes:
     9  pairing: the ticket was already used
    10  pairing: could not reach the other device
    11  uncertain: an effect may have happened and may not
-   12  a check found a fault
+   12  a check found a fault or a problem
    13  there is no such thing
    14  this device is locked
   130  cancelled, as by Ctrl-C
@@ -173,6 +174,17 @@ Examples:
   weft status
   weft status --json")]
     Status,
+
+    /// Checks whether all works, and says what to type where it does not
+    #[command(after_help = "\
+Looks at this device's files, clock, network, the other devices and why one can't be reached, agents, \
+model, rules and record. Without a running node it looks at what lies here. Ends with 12 where there is \
+a problem, and with 0 where there are only warnings.
+
+Examples:
+  weft doctor
+  weft doctor --json")]
+    Doctor,
 
     /// Shows who belongs; renames a device, gives it a role, puts it out, brings it back
     #[command(

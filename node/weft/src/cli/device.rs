@@ -121,7 +121,7 @@ fn stands_as_admin(devices: &Value) -> bool {
 fn may_change(device: &Value, role: Role) -> bool {
     role.holds_data()
         && device["role"] != role.word()
-        && matches!(device["state"].as_str(), Some("here" | "away" | "never seen"))
+        && matches!(device["state"].as_str(), Some("here" | "near" | "away" | "never seen"))
 }
 
 /// A device with its kind and role.
@@ -172,6 +172,13 @@ fn facts(device: &Value) -> Vec<(&'static str, String)> {
         "state",
         match state.as_str() {
             "here" if device["this"] == true => "this device".to_owned(),
+            "near" if since.is_empty() => {
+                format!("near, connected with {}", listed(&device["via"]))
+            }
+            "near" => {
+                let via = listed(&device["via"]);
+                format!("near, connected with {via}; not with this device since {since}")
+            }
             "here" | "away" if !since.is_empty() => format!("{state} since {since}"),
             _ => state.clone(),
         },
@@ -224,6 +231,15 @@ fn way(device: &Value) -> String {
     }
 }
 
+/// Where a device is, in a table.
+fn place(device: &Value) -> String {
+    match text(device, "state").as_str() {
+        _ if device["this"] == true => "this device".to_owned(),
+        "near" => format!("near {}", listed(&device["via"])),
+        _ => way(device),
+    }
+}
+
 fn round_trip(device: &Value) -> String {
     device["round_trip_ms"].as_f64().map(|ms| format!("{ms:.1} ms")).unwrap_or_default()
 }
@@ -259,14 +275,14 @@ fn row(device: &Value) -> [String; 8] {
         text(device, "state"),
         if standing.is_null() { local_time(device, "since") } else { local_time(standing, "at") },
         round_trip(device),
-        if device["this"] == true { "this device".to_owned() } else { way(device) },
+        place(device),
         listed(&device["models"]),
     ]
 }
 
 /// A multiaddress as people write addresses: `/ip4/10.0.0.2/udp/4001/quic-v1` is `10.0.0.2:4001 quic`.
 /// One of another form stays as it is.
-fn address(multiaddress: &str) -> String {
+pub(super) fn address(multiaddress: &str) -> String {
     let parts: Vec<_> = multiaddress.split('/').collect();
     match parts.as_slice() {
         ["", family, host, "udp", port, "quic-v1", ..] => joined(family, host, port, "quic"),
@@ -316,6 +332,16 @@ mod tests {
         let relay = "/ip4/10.0.0.1/tcp/4001/p2p/12D3KooW/p2p-circuit";
         assert_eq!(way(&json!({"address": relay, "way": "relayed"})), "10.0.0.1:4001 tcp, relayed");
         assert_eq!(way(&json!({"address": null, "way": null})), "");
+    }
+
+    #[test]
+    fn a_device_that_is_near_says_by_whom() {
+        let device = json!({"name": "phone", "state": "near", "via": ["attic", "server"],
+            "address": null, "models": []});
+        assert_eq!(row(&device)[3..7], ["near", "", "", "near attic, server"]);
+        let said = facts(&device).into_iter().find(|(name, _)| *name == "state");
+        assert_eq!(said, Some(("state", "near, connected with attic, server".to_owned())));
+        assert!(may_change(&json!({"role": "member", "state": "near"}), Role::Admin));
     }
 
     #[test]

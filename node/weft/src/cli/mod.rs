@@ -32,6 +32,7 @@ mod screen;
 mod agent;
 mod audit;
 mod device;
+mod doctor;
 mod event;
 mod model;
 mod note;
@@ -133,6 +134,7 @@ fn dispatch(session: &Session, command: Command, verbose: u8) -> Done {
         Command::Do(arguments) => wait(say::run(session, &arguments)),
         Command::Run { action } => wait(run::run(session, action)),
         Command::Status => wait(status::run(session)),
+        Command::Doctor => wait(doctor::run(session)),
         Command::Devices { action } => wait(device::run(session, action)),
         Command::Trust { action } => wait(trust::run(session, action)),
         Command::Agents => wait(agent::run(session)),

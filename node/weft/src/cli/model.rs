@@ -108,15 +108,18 @@ pub(super) async fn status(session: &Session) -> Done {
         terminal.note("no model is on this device; weft model get brings one");
         return Ok(None);
     }
-    terminal.table(["MODEL", "SIZE", "STATE", "SPEED"], &rows)?;
+    terminal.table(["MODEL", "SIZE", "STATE", "ANSWERS", "PROMPTS"], &rows)?;
     Ok(None)
 }
 
-fn row(model: &Value) -> [String; 4] {
+fn row(model: &Value) -> [String; 5] {
     let size = model["bytes"].as_u64().map(|bytes| format!("{} MiB", bytes >> 20));
-    let speed = model["tokens_per_second"].as_f64().map(|speed| format!("{speed:.0} tokens/s"));
-    let (size, speed) = (size.unwrap_or_default(), speed.unwrap_or_default());
-    [text(model, "name"), size, text(model, "state"), speed]
+    let speed = |field: &str| match model[field].as_f64() {
+        Some(speed) => format!("{speed:.0} tokens/s"),
+        None => "not measured yet".to_owned(),
+    };
+    let (answers, prompts) = (speed("tokens_per_second"), speed("prompt_tokens_per_second"));
+    [text(model, "name"), size.unwrap_or_default(), text(model, "state"), answers, prompts]
 }
 
 #[cfg(test)]
@@ -136,6 +139,13 @@ mod tests {
         let error = get(&session, ModelGetArguments { from, to: None }).expect_err("it is another");
         assert_eq!(error.kind(), ErrorKind::Failed);
         assert!(format!("{error:?}").contains("13 bytes"), "{error:?}");
+    }
+
+    #[test]
+    fn a_model_is_shown_with_what_was_measured_of_it() {
+        let model = json!({"name": "small", "bytes": 103 << 20, "state": "idle",
+            "tokens_per_second": 30.4, "prompt_tokens_per_second": null});
+        assert_eq!(row(&model), ["small", "103 MiB", "idle", "30 tokens/s", "not measured yet"]);
     }
 
     #[test]

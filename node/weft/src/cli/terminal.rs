@@ -12,6 +12,9 @@ use weft_api::ErrorKind;
 
 use super::{error::CommandError, tty};
 
+/// As wide as a terminal is at least.
+const COLUMNS: usize = 80;
+
 /// Whether the cursor stands after a question that nobody has answered yet.
 static IS_ASKING: AtomicBool = AtomicBool::new(false);
 
@@ -296,6 +299,24 @@ pub(crate) fn local_time(value: &Value, field: &str) -> String {
     shown(TimeZone::system()).unwrap_or_default()
 }
 
+/// Breaks text between words: its first line begins at column `used`, the others at `indent`.
+pub(crate) fn wrapped(text: &str, used: usize, indent: usize) -> String {
+    let (mut lines, mut column) = (String::new(), used);
+    for word in text.split(' ') {
+        let chars = word.chars().count();
+        if column > indent.max(used) && column + 1 + chars > COLUMNS {
+            lines.push_str(&format!("\n{:indent$}", ""));
+            column = indent;
+        } else if !lines.is_empty() {
+            lines.push(' ');
+            column += 1;
+        }
+        lines.push_str(word);
+        column += chars;
+    }
+    lines
+}
+
 /// Columns as wide as their widest cell, two spaces apart; the last is as wide as it is.
 fn table<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {
     let titles = titles.map(str::to_owned);
@@ -341,6 +362,15 @@ mod tests {
             phone   away
         "]]
         .assert_eq(&table(["NAME", "STATE", ""], &rows));
+    }
+
+    #[test]
+    fn lines_are_broken_between_words_and_never_without_end() {
+        let text = format!("{} b {}", "a".repeat(100), "c".repeat(70));
+        let lines = wrapped(&text, 10, 10);
+        let widths: Vec<_> = lines.lines().map(|line| line.trim().chars().count()).collect();
+        assert_eq!(widths, [100, 1, 70]);
+        assert_eq!(wrapped("", 10, 10), "");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
     key,
     passphrase::{self, Source},
 };
-use crate::daemon::{home::Home, lock, memory, up};
+use crate::daemon::{anew::Told, home::Home, lock, memory, up};
 
 /// How often a passphrase is asked for at a terminal.
 const TRIES: usize = 3;
@@ -24,15 +24,35 @@ pub(super) fn run(session: &Session, arguments: &UpArguments, verbose: u8) -> Do
     memory::protect()?;
     name_process();
     let file = home.read_key()?;
+    keep_announced(&home, &arguments.announce)?;
     // Told before anything is asked. Whoever holds the home may also clear what a crash left.
     let held = HomeLock::take(home.path()).map_err(|error| not_had(&home, error.into()))?;
     KeyFile::forget_unfinished(&home.key()).map_err(|error| CommandError::failed(&error))?;
     drop(held);
+    let told = Told { verbose, metered: arguments.metered };
     let ended = match open(&file, arguments)? {
-        Some(keys) => up::run(&home, keys, verbose),
-        None => lock::run(&home, &file, verbose),
+        Some(keys) => up::run(&home, keys, told),
+        None => lock::run(&home, &file, told),
     };
     ended.map(|()| None).map_err(|error| not_had(&home, error))
+}
+
+/// Keeps the addresses that the person named, for this start and later ones.
+fn keep_announced(home: &Home, announced: &[String]) -> Result<(), CommandError> {
+    let announced = match announced {
+        [] => return Ok(()),
+        [word] if word == "none" => &[],
+        addresses => addresses,
+    };
+    if let Some(odd) = announced.iter().find(|it| !weft_net::may_be_announced(it, up::reach())) {
+        let message = format!("{odd} is no address that others could dial");
+        let hint = "as /dns4/vps.example.org/udp/4001/quic-v1 or /ip4/203.0.113.1/tcp/4001";
+        return Err(CommandError::new(ErrorKind::Usage, message).hint(hint));
+    }
+    let mut settings = home.read_settings()?;
+    settings.announce = announced.to_vec();
+    home.write_settings(&settings)?;
+    Ok(())
 }
 
 /// A process that began anew is called after the link that it was executed by.
@@ -100,4 +120,27 @@ fn not_had(home: &Home, error: anyhow::Error) -> CommandError {
         return CommandError::new(ErrorKind::Usage, message).hint("weft status shows it");
     }
     error.context("failed to run the node").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_announced_is_kept_until_others_are_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path());
+        let kept = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|it| (*it).to_owned()).collect();
+            keep_announced(&home, &words).map(|()| home.read_settings().unwrap().announce)
+        };
+        let (one, two) = ("/ip4/203.0.113.1/tcp/4001", "/dns4/vps.example/udp/4001/quic-v1");
+        assert_eq!(kept(&[one, two]).unwrap(), [one, two]);
+        assert_eq!(kept(&[]).unwrap(), [one, two]);
+        for odd in ["vps.example", "/ip4/203.0.113.1", "/ip4/0.0.0.0/tcp/1"] {
+            assert_eq!(kept(&[one, odd]).unwrap_err().kind(), ErrorKind::Usage, "{odd}");
+        }
+        assert_eq!(kept(&[two]).unwrap(), [two]);
+        assert_eq!(kept(&["none"]).unwrap(), Vec::<String>::new());
+    }
 }

@@ -17,7 +17,7 @@ use tokio::{
     task::AbortHandle,
 };
 use weft_api::{
-    DoorInput, DoorMessage, ErrorKind, Keys, ModelView, PlanView, Problem, Request, Say,
+    DoorInput, DoorMessage, ErrorKind, Keys, ModelView, PlanView, Problem, Request, Say, ShellView,
 };
 use weft_core::{
     Context, Input, Node, Output, Ticket,
@@ -28,26 +28,25 @@ use weft_core::{
 use weft_engine::Rules;
 use weft_host::Host;
 use weft_intent::Unclear;
-use weft_llm::{Llm, LlmState};
+use weft_llm::{Llm, LlmState, Speeds};
 use weft_net::{NetHandle, Reach};
-use weft_probe::Probe;
-use weft_protocol::{presence::ModelReady, time::Timestamp};
+use weft_protocol::{presence::ModelReady, row::Durability};
 use weft_store::{Batch, Store, WriteError, Writer};
 
 use super::{
     agents::{self, Answer, FromStep, Step},
-    clock, lock,
+    clock, contact, lock,
+    machine::Readings,
+    pages,
     pairing::Endpoint,
+    rest::Rest,
     rotate::Key,
+    speeds,
     words::{Meaning, Words, not_understood},
 };
 
 /// The loop wakes at least so often, so that a wall clock that was set shows.
 const WAKE_AT_LEAST: Duration = Duration::from_secs(30);
-/// Charge moves slowly.
-const BATTERY_EVERY: Duration = Duration::from_secs(60);
-/// A model's speed is told anew when it moved by so much, in percent.
-const SPEED_MOVED_PERCENT: u64 = 20;
 
 /// The parts that the loop joins.
 pub(super) struct Parts {
@@ -58,6 +57,7 @@ pub(super) struct Parts {
     pub(super) host: Host,
     pub(super) llm: Llm,
     pub(super) model: ModelFile,
+    pub(super) readings: Readings,
     pub(super) reach: Reach,
     pub(super) keys: Keys,
     /// Tells the process to end as a keyed one, and to begin anew without keys.
@@ -82,6 +82,9 @@ pub(super) struct ModelFile {
     pub(super) path: std::path::PathBuf,
 }
 
+/// How long the network has to close its connections: a little more than it takes at worst.
+const STOP_TIME: Duration = Duration::from_secs(2);
+
 /// Steps and pairing connections that wait for the loop.
 const STEPS_WAITING: usize = 256;
 
@@ -97,15 +100,15 @@ struct Core {
     host: Host,
     llm: Llm,
     model: ModelFile,
-    speed_told: u64,
+    speeds_told: Speeds,
+    readings: Readings,
+    rest: Rest,
     reach: Reach,
     keys: Keys,
     lock: mpsc::Sender<()>,
     key: Key,
     rotated: mpsc::Sender<()>,
     handle: Handle,
-    probe: Probe,
-    battery_read: Timestamp,
     steps: mpsc::Sender<FromStep>,
     executions: BTreeMap<ExecutionId, AbortHandle>,
     calls: BTreeMap<(ExecutionId, CallId), Answer>,
@@ -135,6 +138,7 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
         host,
         llm,
         model,
+        readings,
         reach,
         keys,
         lock,
@@ -152,17 +156,17 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
         wake: wake.clone(),
         net,
         host,
+        speeds_told: llm.status().speeds,
         llm,
         model,
-        speed_told: 0,
+        readings,
+        rest: Rest::after_start(clock::now().mono),
         reach,
         keys,
         lock,
         key,
         rotated,
         handle,
-        probe: Probe::default(),
-        battery_read: Timestamp::ZERO,
         steps,
         executions: BTreeMap::new(),
         calls: BTreeMap::new(),
@@ -173,13 +177,14 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
     };
     core.carry_out().await;
     core.look_for_model().await;
-    core.read_battery().await;
+    core.read_machine().await;
     loop {
         let now = clock::now();
         let sleep = match core.node.poll_timeout(now) {
             Some((at, _)) => at.since(now.mono).min(WAKE_AT_LEAST),
             None => WAKE_AT_LEAST,
         };
+        let sleep = core.rest.at().map_or(sleep, |at| at.since(now.mono).min(sleep));
         tokio::select! {
             biased;
             _ = inboxes.stop.recv() => break,
@@ -193,7 +198,13 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
             () = tokio::time::sleep(sleep) => core.on_timeout().await,
         }
     }
-    core.stop().await
+    let store = core.stop().await;
+    // Others hear at once that this node goes, where the network has the time to say so; its events end last.
+    let ended = async { while inboxes.net.recv().await.is_some() {} };
+    if tokio::time::timeout(STOP_TIME, ended).await.is_err() {
+        tracing::debug!("the network did not end in time");
+    }
+    store
 }
 
 impl Core {
@@ -205,8 +216,10 @@ impl Core {
     }
 
     async fn on_timeout(&mut self) {
-        if clock::now().mono.since(self.battery_read) >= BATTERY_EVERY {
-            self.read_battery().await;
+        self.read_machine().await;
+        let is_idle = self.executions.is_empty() && self.doors.is_empty();
+        if is_idle && self.rest.begins(clock::now().mono) {
+            pages::give_back();
         }
         let context = Context { now: clock::now(), rows: self.store.as_ref(), policy: &self.rules };
         self.node.handle_timeout(context);
@@ -227,6 +240,7 @@ impl Core {
     }
 
     async fn on_step(&mut self, from: FromStep) {
+        self.rest.worked(clock::now().mono);
         match from {
             FromStep::Call(execution, request) => {
                 self.next_call += 1;
@@ -242,7 +256,7 @@ impl Core {
                 let may_move_speed = matches!(input, Input::Executed { .. });
                 self.feed(input).await;
                 if may_move_speed {
-                    self.tell_speed().await;
+                    self.tell_speeds().await;
                 }
             }
         }
@@ -250,8 +264,12 @@ impl Core {
 
     async fn on_net(&mut self, event: weft_net::Event) {
         use weft_net::Event as Net;
+        self.rest.heard(clock::now().mono);
         let input = match event {
-            Net::Listening { addresses } => Input::Listening { addresses },
+            Net::Listening { addresses } => {
+                self.readings.network_changed();
+                Input::Listening { addresses }
+            }
             Net::Sighted { device, addresses } => Input::Sighted { device, addresses },
             Net::Connected { device, address, .. } => Input::Connected { device, address },
             Net::Disconnected { device, .. } => Input::Disconnected { device },
@@ -266,8 +284,9 @@ impl Core {
             },
             Net::DialFailed { device, reason } => {
                 tracing::debug!(%device, %reason, "a device was not reached");
-                return;
+                Input::DialFailed { device, attempts: contact::attempts(reason) }
             }
+            Net::Reach(report) => Input::Reach(report),
             Net::StrangerTurnedAway { address, why } => {
                 tracing::debug!(address, %why, "a stranger was turned away");
                 Input::StrangerTurnedAway
@@ -277,6 +296,7 @@ impl Core {
     }
 
     async fn on_door(&mut self, input: DoorInput) {
+        self.rest.worked(clock::now().mono);
         match input {
             DoorInput::Asked { door, request, answers } => {
                 self.doors.insert(door, DoorState { answers, plan: None });
@@ -410,6 +430,9 @@ impl Core {
                 DoorMessage::Error(Problem::new(refusal.into(), reason))
             }
             (Reply::Status(status), _) => DoorMessage::Status { status, keys: self.keys },
+            (Reply::Checkup(checkup), _) => {
+                DoorMessage::Checkup { checkup, shell: self.shell_view() }
+            }
             (Reply::Agents(agents), _) => {
                 DoorMessage::Reply(Reply::Agents(self.words.exemplify(agents)))
             }
@@ -447,7 +470,11 @@ impl Core {
             Output::Remember { device, addresses } => {
                 self.command(Net::Remember { device, addresses }).await;
             }
+            Output::Relays(relays) => self.command(Net::Relays(relays)).await,
             Output::Admit { device } => self.command(Net::Admit { device }).await,
+            Output::Watch { device, is_watched } => {
+                self.command(Net::Watch { device, is_watched }).await;
+            }
             Output::Disconnect { device } => self.command(Net::Disconnect { device }).await,
             Output::Send { stream, bytes } => {
                 let stream = weft_net::StreamId(stream.0);
@@ -508,34 +535,48 @@ impl Core {
         }
     }
 
-    async fn read_battery(&mut self) {
-        self.battery_read = clock::now().mono;
-        self.feed(Input::Battery(self.probe.battery())).await;
+    /// Reads the machine where that is due, and tells the core.
+    async fn read_machine(&mut self) {
+        let now = clock::now().mono;
+        for input in self.readings.due(now) {
+            self.feed(input).await;
+        }
+        self.readings.look_at_network(now, &self.handle, &self.steps);
     }
 
     /// Looks whether the model's file is there, and tells the core.
     async fn look_for_model(&mut self) {
         let models = if self.model.path.is_file() {
-            vec![ModelReady { name: self.model.name.clone(), speed_milli: self.speed() }]
+            let speed_milli = speeds::milli(self.llm.status().speeds.answer);
+            vec![ModelReady { name: self.model.name.clone(), speed_milli }]
         } else {
             Vec::new()
         };
-        self.speed_told = self.speed();
         self.feed(Input::Models(models)).await;
     }
 
-    fn speed(&self) -> u64 {
-        let measured = self.llm.status().tokens_per_second.unwrap_or(0.0);
-        // The greatest speed fits many times; a negative one does not exist.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
-        let milli = (measured * 1_000.0).clamp(0.0, 1e12) as u64;
-        milli
+    /// Keeps the model's speeds for the next start, and tells the core, where they moved.
+    async fn tell_speeds(&mut self) {
+        let speeds = self.llm.status().speeds;
+        let Some(write) = speeds::write(&self.model, speeds, self.speeds_told) else { return };
+        self.speeds_told = speeds;
+        let batch = Batch { writes: vec![write], durability: Durability::Ordered };
+        self.writer.submit(batch, |result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a model's speed is not known after the next start");
+            }
+        });
+        Box::pin(self.look_for_model()).await;
     }
 
-    async fn tell_speed(&mut self) {
-        let (speed, told) = (self.speed(), self.speed_told);
-        if speed.abs_diff(told) * 100 > told.max(1) * SPEED_MOVED_PERCENT {
-            Box::pin(self.look_for_model()).await;
+    /// What a checkup needs of the shell.
+    fn shell_view(&self) -> ShellView {
+        ShellView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            is_loopback: self.reach == Reach::Loopback,
+            is_multicast: self.reach == Reach::Lan,
+            store_failure: self.store.failure().map(|error| error.to_string()),
+            is_reserve_held: self.store.reserve_held(),
         }
     }
 
@@ -553,7 +594,8 @@ impl Core {
             path: self.model.path.display().to_string(),
             bytes: metadata.len(),
             state: state.to_owned(),
-            tokens_per_second: status.tokens_per_second,
+            tokens_per_second: status.speeds.answer,
+            prompt_tokens_per_second: status.speeds.prompt,
         }]
     }
 

@@ -1,7 +1,5 @@
 //! The agents that the program carries.
 
-use std::sync::Arc;
-
 use anyhow::{Context as _, Result};
 use weft_core::registry::Installed;
 use weft_protocol::manifest::Manifest;
@@ -29,7 +27,7 @@ pub(crate) fn agents() -> Result<Vec<Installed>> {
         .iter()
         .map(|(text, component)| {
             let manifest = Manifest::parse(text).context("failed to read an embedded manifest")?;
-            Ok(Installed::new(manifest, text, Arc::from(*component), true))
+            Ok(Installed::new(manifest, text, *component, true))
         })
         .collect()
 }

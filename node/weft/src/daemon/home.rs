@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use weft_api::Keys;
+use weft_protocol::device::Kind;
 use weft_store::{
     Store,
     key::{Keeping, KeyFile, LockedFile, Secrets, Wrapping},
@@ -27,6 +28,56 @@ pub(crate) struct Home {
 pub(crate) struct Settings {
     /// The port for UDP and TCP, chosen once so that others find the node again.
     pub(crate) port: u16,
+    /// The device's kind, by which the node is laid out before its store is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    /// Whether the network costs money, where the person says so instead of the system.
+    #[serde(default, skip_serializing_if = "Metered::is_auto")]
+    pub(crate) metered: Metered,
+    /// Multiaddrs under which others reach the node, as the person named them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) announce: Vec<String>,
+}
+
+/// Who says whether the network costs money.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Metered {
+    /// The person: it does.
+    Yes,
+    /// The person: it does not.
+    No,
+    /// The system, where it knows; else it does not.
+    #[default]
+    Auto,
+}
+
+impl Metered {
+    /// The word that people write for it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Auto => "auto",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
+impl Settings {
+    /// The device's kind, as far as it was written by a program that knows it.
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        self.kind.as_deref()?.parse().ok()
+    }
+
+    /// These settings for a device of this kind.
+    pub(crate) fn with_kind(self, kind: Kind) -> Self {
+        Self { kind: Some(kind.word().to_owned()), ..self }
+    }
 }
 
 impl Home {
@@ -97,10 +148,11 @@ impl Home {
         Ok(LockedFile::read(&self.key())?)
     }
 
-    /// Makes it the home of a device with these secrets, kept in this way. A home counts as initialised
+    /// Makes it the home of a device of this kind with these secrets, kept in this way. A home counts as initialised
     /// when its key is there, so this comes after all else.
-    pub(crate) fn settle(&self, secrets: Secrets, keys: Wrapping) -> Result<KeyFile> {
-        self.read_settings()?;
+    pub(crate) fn settle(&self, secrets: Secrets, kind: Kind, keys: Wrapping) -> Result<KeyFile> {
+        let settings = self.read_settings()?;
+        self.write_settings(&settings.with_kind(kind))?;
         Ok(KeyFile::create(&self.key(), secrets, keys)?)
     }
 
@@ -109,13 +161,23 @@ impl Home {
         Ok(Store::open(&self.store(), &secrets.store_key)?)
     }
 
+    /// The same, with so many bytes of it in memory.
+    pub(crate) fn open_store_with(&self, secrets: &Secrets, cache_bytes: usize) -> Result<Store> {
+        Ok(Store::open_with(&self.store(), &secrets.store_key, cache_bytes)?)
+    }
+
     /// The settings, with a port that is free where none was chosen yet.
     pub(crate) fn read_settings(&self) -> Result<Settings> {
         match fs::read_to_string(self.settings()) {
             Ok(text) => toml::from_str(&text)
                 .with_context(|| format!("failed to read {}", self.settings().display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let settings = Settings { port: free_port()? };
+                let settings = Settings {
+                    port: free_port()?,
+                    kind: None,
+                    metered: Metered::default(),
+                    announce: Vec::new(),
+                };
                 self.write_settings(&settings)?;
                 Ok(settings)
             }
@@ -190,5 +252,29 @@ mod tests {
         assert_eq!(home.read_settings().unwrap(), first);
         assert!(!home.is_initialised().unwrap());
         assert!(home.read_key().unwrap_err().is::<NotInitialised>());
+    }
+
+    #[test]
+    fn settings_of_an_older_home_are_read_and_later_ones_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path());
+        fs::write(home.settings(), "port = 4001\n").unwrap();
+        let old = home.read_settings().unwrap();
+        assert_eq!((old.port, old.kind(), old.metered), (4001, None, Metered::Auto));
+        assert_eq!(old.announce, Vec::<String>::new());
+        home.write_settings(&old.with_kind(Kind::Phone)).unwrap();
+        assert_eq!(home.read_settings().unwrap().kind(), Some(Kind::Phone));
+
+        for (line, metered) in [("yes", Metered::Yes), ("no", Metered::No), ("auto", Metered::Auto)]
+        {
+            let text = format!("port = 4001\nkind = \"toaster\"\nmetered = \"{line}\"\n");
+            fs::write(home.settings(), text).unwrap();
+            let read = home.read_settings().unwrap();
+            assert_eq!((read.kind(), read.metered), (None, metered), "a later kind is not known");
+            home.write_settings(&read).unwrap();
+            assert_eq!(home.read_settings().unwrap(), read);
+        }
+        fs::write(home.settings(), "port = 4001\nmetered = \"sometimes\"\n").unwrap();
+        assert!(home.read_settings().is_err());
     }
 }

@@ -78,7 +78,7 @@ pub(crate) fn run(
         // By this its owner knows the fabric again, and no other is taken for it.
         statements.push(vouch(&graph, root, clock::wall())?);
     }
-    found(home, secrets, request.keys.clone(), membership::store(&statements))?;
+    found(home, secrets, request.kind, request.keys.clone(), membership::store(&statements))?;
     Ok(InitReport { fabric: graph.fabric(), device: device.id(), words })
 }
 
@@ -87,6 +87,7 @@ pub(crate) fn run(
 pub(super) fn found(
     home: &Home,
     secrets: Secrets,
+    kind: Kind,
     keys: Wrapping,
     writes: Vec<weft_protocol::row::Write>,
 ) -> Result<()> {
@@ -94,7 +95,7 @@ pub(super) fn found(
     let store = home.open_store(&secrets)?;
     write(&store, writes)?;
     drop(store);
-    home.settle(secrets, keys)?;
+    home.settle(secrets, kind, keys)?;
     Ok(())
 }
 

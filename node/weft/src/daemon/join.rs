@@ -306,7 +306,9 @@ fn store(home: &Home, joined: &Joined, secrets: Secrets, keys: Wrapping) -> Resu
     let statements: Vec<_> = joined.graph.statements().cloned().collect();
     let mut writes = membership::store(&statements);
     writes.extend(contacts(joined));
-    found(home, secrets, keys, writes)
+    let me = DeviceSecret::from_seed(&secrets.device_seed).id();
+    let kind = joined.graph.state().member(&me).context("this device is not in the fabric")?.kind;
+    found(home, secrets, kind, keys, writes)
 }
 
 /// Where this device can be met once its node runs: at its port, by the addresses that it has towards

@@ -13,7 +13,7 @@ use weft_core::door::{Command, Reply};
 use weft_store::key::{KeyError, LockedFile, WrappingKey};
 
 use super::{
-    anew::{self, Anew},
+    anew::{self, Anew, Told},
     home::{self, Home},
 };
 
@@ -32,7 +32,7 @@ pub(super) fn refusal(keys: Keys) -> Option<Problem> {
 }
 
 /// Holds the home's socket in the foreground until somebody unlocks, or it is told to stop.
-pub(crate) fn run(home: &Home, file: &LockedFile, verbose: u8) -> Result<()> {
+pub(crate) fn run(home: &Home, file: &LockedFile, told: Told) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -40,7 +40,7 @@ pub(crate) fn run(home: &Home, file: &LockedFile, verbose: u8) -> Result<()> {
     let key = runtime.block_on(serve(home, file))?;
     drop(runtime);
     match key {
-        Some(key) => Err(anew::begin(home, verbose, Anew::Unlocked(key))),
+        Some(key) => Err(anew::begin(home, told, Anew::Unlocked(key))),
         None => Ok(()),
     }
 }

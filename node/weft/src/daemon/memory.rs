@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 /// Closes this process's memory to the user's other processes (`/proc/PID/mem`, `environ`, debuggers)
 /// and to core dumps. Comes before any key is read; a program that is executed anew begins open again.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn protect() -> Result<()> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
@@ -18,7 +18,7 @@ pub(crate) fn protect() -> Result<()> {
 }
 
 /// Other systems have no call for it here; their core dumps are off unless somebody turns them on.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn protect() -> Result<()> {
     Ok(())
 }

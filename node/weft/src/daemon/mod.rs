@@ -1,5 +1,6 @@
 //! The node as a program: its home, its start, and the one loop in which everything meets.
 
+pub(crate) mod anew;
 pub(crate) mod home;
 pub(crate) mod init;
 pub(crate) mod join;
@@ -9,12 +10,16 @@ pub(crate) mod recover;
 pub(crate) mod up;
 
 mod agents;
-mod anew;
 mod clock;
+mod contact;
 mod core;
 mod embedded;
+mod machine;
+mod pages;
 mod pairing;
+mod rest;
 mod rotate;
+mod speeds;
 mod words;
 
 use anyhow::{Context as _, Result};

@@ -153,7 +153,7 @@ pub(crate) fn settle(
         writes.push(membership::remember(peer, &vec![address.clone()]));
     }
     let device_seed = zeroize::Zeroizing::new(secrets.device_seed);
-    found(home, secrets, newcomer.keys, writes)?;
+    found(home, secrets, newcomer.kind, newcomer.keys, writes)?;
     let runtime = runtime()?;
     let told = runtime.block_on(tell_all(*device_seed, device.id(), &speech.graph, &answered));
     runtime.shutdown_timeout(Duration::from_secs(1));

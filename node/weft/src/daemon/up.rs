@@ -1,16 +1,17 @@
 //! `weft up`: the node runs until it is told to stop, or to lock itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use tokio::{
+    runtime::Runtime,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 use weft_api::{Door, REQUESTS_WAITING_MAX};
-use weft_core::{Context, Node, NodeConfig};
+use weft_core::{Bounds, Context, Node, NodeConfig};
 use weft_engine::Rules;
-use weft_host::{Host, HostConfig};
+use weft_host::{Host, HostBounds, HostConfig};
 use weft_llm::{Llm, LlmConfig, get::Pinned};
 use weft_net::{Config, Net, Reach};
 use weft_probe::Limits;
@@ -25,14 +26,15 @@ use weft_trust::secret::DeviceSecret;
 use zeroize::Zeroizing;
 
 use super::{
-    anew::{self, Anew},
+    anew::{self, Anew, Told},
     clock,
     core::{self, Inboxes, ModelFile, Parts},
     embedded,
-    home::{self, Home},
+    home::{self, Home, Settings},
     init::write,
+    machine::Readings,
     rotate::{self, Key},
-    seed,
+    seed, speeds,
 };
 
 /// So long what was said of a new key has to reach those who are connected. Whoever misses it hears it from
@@ -51,21 +53,18 @@ enum End {
 
 /// Runs the node in the foreground. Whoever calls has kept others out of this process's memory before
 /// the keys were read ([`super::memory`]).
-pub(crate) fn run(home: &Home, key: KeyFile, verbose: u8) -> Result<()> {
+pub(crate) fn run(home: &Home, key: KeyFile, told: Told) -> Result<()> {
     let key = Key::new(key);
     loop {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("failed to start the runtime")?;
-        let outcome = runtime.block_on(serve(home, &key));
+        let settings = home.read_settings()?;
+        let runtime = runtime(early_limits(&settings).workers)?;
+        let outcome = runtime.block_on(serve(home, &settings, &key, told));
         runtime.shutdown_timeout(Duration::from_secs(2));
         match outcome? {
             End::Stopped => return Ok(()),
             End::Lock => {
                 drop(key);
-                return Err(anew::begin(home, verbose, Anew::Locked));
+                return Err(anew::begin(home, told, Anew::Locked));
             }
             // The process stays, and with it what opens the key file. Nothing but the runtime is as it was;
             // should something of the old key be left in the memory, it opens nothing any more.
@@ -74,9 +73,24 @@ pub(crate) fn run(home: &Home, key: KeyFile, verbose: u8) -> Result<()> {
     }
 }
 
-async fn serve(home: &Home, key: &Key) -> Result<End> {
+fn runtime(workers: usize) -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        // What blocks has a thread of its own.
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")
+}
+
+/// What the device may spend, as far as it can be known before its store is open.
+fn early_limits(settings: &Settings) -> Limits {
+    Limits::of(settings.kind().unwrap_or(Kind::Laptop))
+}
+
+async fn serve(home: &Home, settings: &Settings, key: &Key, told: Told) -> Result<End> {
     let door = Door::open(home.path())?;
-    let store = Arc::new(home.open_store(key.file().secrets())?);
+    let cache_bytes = early_limits(settings).store_cache_bytes;
+    let store = Arc::new(home.open_store_with(key.file().secrets(), cache_bytes)?);
     rotate::settle(&mut key.file(), store.as_ref())?;
     let (seed_now, cache_key, keeping) = {
         let file = key.file();
@@ -85,7 +99,6 @@ async fn serve(home: &Home, key: &Key) -> Result<End> {
         let cache_key = blake3::derive_key("weft compiled agents v1", store_key);
         (Zeroizing::new(secrets.device_seed), cache_key, file.keeping())
     };
-    let settings = home.read_settings()?;
     let boot = next_boot(&store)?;
     let rules = Rules::embedded()?;
     let config = NodeConfig {
@@ -95,7 +108,16 @@ async fn serve(home: &Home, key: &Key) -> Result<End> {
         agents: embedded::agents()?,
     };
     let context = Context { now: clock::now(), rows: store.as_ref(), policy: &rules };
-    let node = Node::start(config, context)?;
+    let mut node = Node::start(config, context)?;
+    let kind = node.membership().subject(&node.me()).map_or(Kind::Laptop, |me| me.kind);
+    if settings.kind() != Some(kind) {
+        home.write_settings(&settings.clone().with_kind(kind))?;
+    }
+    let limits = Limits::of(kind);
+    node.bound(Bounds {
+        agents_running_max: limits.agents_running_max,
+        documents_loaded_max: limits.documents_loaded_max,
+    });
     let reach = reach();
     let (net, net_events) = Net::start(Config {
         seed: *seed_now,
@@ -103,15 +125,18 @@ async fn serve(home: &Home, key: &Key) -> Result<End> {
         reach,
         mdns: reach == Reach::Lan,
         port: settings.port,
+        upnp: limits.upnp && !is_off("WEFT_UPNP"),
+        relays: limits.relay,
+        announce: settings.announce.clone(),
     })
     .await?;
-    let kind = node.membership().subject(&node.me()).map_or(Kind::Laptop, |me| me.kind);
-    let limits = Limits::of(kind);
     let model = model_file(home);
     let config = LlmConfig::new(&model.path);
     let llm = Llm::new(LlmConfig {
         idle_after: limits.model_idle,
         threads: config.threads.min(limits.model_threads_max),
+        context_tokens: limits.model_context_tokens_max,
+        measured: speeds::read(&store, &model)?,
         ..config
     });
     let host = Host::new(HostConfig {
@@ -119,6 +144,11 @@ async fn serve(home: &Home, key: &Key) -> Result<End> {
         cache: home.cache(),
         cache_key,
         idle_after: limits.agent_idle,
+        bounds: HostBounds {
+            children_max: limits.agents_alive_max,
+            memory_mib_max: limits.agent_memory_mib_max,
+            cache_bytes_max: limits.code_cache_bytes_max,
+        },
     });
     let (door_inputs, doors) = mpsc::channel(REQUESTS_WAITING_MAX);
     let (stop, stop_inbox) = mpsc::channel(1);
@@ -132,6 +162,7 @@ async fn serve(home: &Home, key: &Key) -> Result<End> {
         host,
         llm: llm.clone(),
         model,
+        readings: Readings::new(home.path().to_owned(), told.metered.unwrap_or(settings.metered)),
         reach,
         keys: home::keys(keeping),
         lock,
@@ -140,9 +171,12 @@ async fn serve(home: &Home, key: &Key) -> Result<End> {
         handle: tokio::runtime::Handle::current(),
     };
     let inboxes = Inboxes { doors, net: net_events, stop: stop_inbox };
+    let (alive, ended) = oneshot::channel();
     let core = std::thread::Builder::new()
         .name("core".into())
         .spawn(move || -> Result<Arc<Store>> {
+            // Dropped with the thread, however that ends.
+            let _alive = alive;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
             Ok(runtime.block_on(core::run(parts, inboxes)))
         })
@@ -150,7 +184,7 @@ async fn serve(home: &Home, key: &Key) -> Result<End> {
     let serving = tokio::spawn(weft_api::serve(door, door_inputs));
     tracing::info!("the node is up");
     crate::cli::complain(&format!("weft is up in {}", home.path().display()));
-    let end = wait_for_end(&core, &mut lock_inbox, &mut rotated_inbox).await?;
+    let end = wait_for_end(ended, &mut lock_inbox, &mut rotated_inbox).await?;
     drop(stop);
     let store = tokio::task::spawn_blocking(move || core.join())
         .await?
@@ -165,29 +199,22 @@ async fn serve(home: &Home, key: &Key) -> Result<End> {
 }
 
 /// Waits for Ctrl-C, for the system's word to end, for a door's to lock, or for the core's own end.
-async fn wait_for_end<T>(
-    core: &std::thread::JoinHandle<T>,
+async fn wait_for_end(
+    mut core_ended: oneshot::Receiver<Infallible>,
     lock: &mut mpsc::Receiver<()>,
     rotated: &mut mpsc::Receiver<()>,
 ) -> Result<End> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut look = tokio::time::interval(Duration::from_secs(5));
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => return Ok(End::Stopped),
-            _ = terminate.recv() => return Ok(End::Stopped),
-            Some(()) = lock.recv() => return Ok(End::Lock),
-            Some(()) = rotated.recv() => {
-                tokio::time::sleep(LAST_WORDS).await;
-                return Ok(End::Rotated);
-            }
-            _ = look.tick() => {
-                if core.is_finished() {
-                    return Ok(End::Stopped);
-                }
-            }
+    tokio::select! {
+        _ = interrupt.recv() => Ok(End::Stopped),
+        _ = terminate.recv() => Ok(End::Stopped),
+        Some(()) = lock.recv() => Ok(End::Lock),
+        Some(()) = rotated.recv() => {
+            tokio::time::sleep(LAST_WORDS).await;
+            Ok(End::Rotated)
         }
+        _ = &mut core_ended => Ok(End::Stopped),
     }
 }
 
@@ -205,8 +232,13 @@ fn next_boot(store: &Store) -> Result<BootId> {
     Ok(boot)
 }
 
+/// Whether a person switched a part off.
+fn is_off(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|word| word == "off")
+}
+
 /// How far the node reaches: `WEFT_LISTEN=loopback` keeps it on this machine.
-pub(super) fn reach() -> Reach {
+pub(crate) fn reach() -> Reach {
     match std::env::var("WEFT_LISTEN").as_deref() {
         Ok("loopback") => Reach::Loopback,
         Ok(_) | Err(_) => Reach::Lan,
@@ -218,4 +250,22 @@ fn model_file(home: &Home) -> ModelFile {
     let path = home.models().join(&pinned.name);
     let name = pinned.name.trim_end_matches(".gguf").to_owned();
     ModelFile { name, path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_laid_out_for_its_kind_before_its_store_is_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Home::new(folder.path()).read_settings().unwrap();
+        assert_eq!(early_limits(&settings), Limits::of(Kind::Laptop), "none is known yet");
+        for kind in [Kind::Laptop, Kind::Phone, Kind::Server] {
+            let limits = early_limits(&settings.clone().with_kind(kind));
+            assert_eq!(limits, Limits::of(kind));
+            let runtime = runtime(limits.workers).unwrap();
+            assert_eq!(runtime.metrics().num_workers(), limits.workers, "{kind}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ use clap::Args;
 use weft_protocol::{device::Kind, statement::Name};
 
 use super::{KeyChoice, kinds};
+use crate::daemon::home::Metered;
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArguments {
@@ -32,6 +33,16 @@ pub(crate) struct UpArguments {
     /// Reads the passphrase from this open file descriptor instead of the terminal
     #[arg(long, value_name = "FD")]
     pub(crate) passphrase_from: Option<u32>,
+
+    /// Whether the network costs money; auto asks the system [default: what node.toml says, else auto]
+    #[arg(long, value_name = "WHETHER", env = "WEFT_METERED")]
+    pub(crate) metered: Option<Metered>,
+
+    /// An address under which others reach this node from anywhere, as /dns4/NAME/udp/PORT/quic-v1 or
+    /// /ip4/ADDRESS/tcp/PORT; may be given several times. It is kept for later starts until others are
+    /// given, or none; a laptop or server then carries connections between the other devices
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) announce: Vec<String>,
 
     /// Begins without keys
     #[arg(long, hide = true)]

@@ -29,6 +29,8 @@ fn the_forms_that_scripts_use_are_read() {
         "weft key set credential",
         "weft key set keychain",
         "weft status --json",
+        "weft doctor",
+        "weft doctor --json",
         "weft invite --yes --json",
         "weft invite --role admin",
         "weft invite --code --yes --json --wait",
