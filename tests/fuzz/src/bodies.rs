@@ -139,14 +139,16 @@ fn trust(bytes: &[u8]) {
 }
 
 fn presence(bytes: &[u8]) {
+    let sender = secret(2).id();
     let mut table =
         PresenceTable::new(secret(1).signing().clone(), BootId { counter: 1, random: 2 });
     if let Ok(message) = decode::<PresenceMessage>(bytes, FRAME_BYTES_MAX) {
-        drop(table.learn(message, |_| true));
+        drop(table.learn(&sender, message, |_| true, NOW.mono));
     }
     if let Ok(presence) = decode::<Presence>(bytes, FRAME_BYTES_MAX) {
         let signed = Signed::new(Domain::Presence, &presence, secret(2).signing());
-        drop(table.learn(PresenceMessage::Records(vec![signed]), |_| true));
+        let records = PresenceMessage::Records(vec![signed]);
+        drop(table.learn(&sender, records, |_| true, NOW.mono));
     }
 }
 

@@ -23,7 +23,7 @@ use weft_protocol::{
     },
     manifest::EffectClass,
     pairing::{Contacts, Nonce, PAIRING_VERSION, PairingMessage, Party},
-    presence::{ModelReady, PresenceMessage},
+    presence::{Machine, ModelReady, PresenceMessage},
     row::{MemoryRows, Write},
     run::{Attempt, Failure, Offer, Outcome, Progress, RunMessage},
     signed::{Domain, Signed},
@@ -158,8 +158,16 @@ pub(crate) fn presence() -> Vec<Vec<u8>> {
         battery: Some(50),
         metered: true,
         models: vec![ModelReady { name: "small".into(), speed_milli: 20_000 }],
+        relays: true,
+        machine: Some(Machine {
+            cores: 4,
+            load_percent: Some(20),
+            memory_bytes: Some(8 << 30),
+            storage_free_bytes: None,
+        }),
+        connected: [secret(3).id()].into(),
     };
-    let message = table.greeting(NOW);
+    let message = table.greeting(None, NOW);
     let PresenceMessage::Records(records) = &message;
     let inner = records.iter().map(|record| record.bytes.clone());
     [encode(&message)].into_iter().chain(inner).collect()

@@ -1,6 +1,6 @@
 //! The fabric before its first second: devices, keys, statements, agents, the words they understand.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use anyhow::{Context as _, Result};
 use weft_core::registry::Installed;
@@ -80,7 +80,7 @@ pub(crate) static SHARED: LazyLock<Shared> = LazyLock::new(|| {
     let agents = parsed
         .into_iter()
         .zip(MANIFESTS)
-        .map(|(manifest, text)| Installed::new(manifest, text, Arc::from([]), true))
+        .map(|(manifest, text)| Installed::new(manifest, text, [].as_slice(), true))
         .collect();
     Shared { agents, catalog }
 });

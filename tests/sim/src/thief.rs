@@ -49,6 +49,7 @@ impl World {
             time: now.wall,
             relays: false,
             machine: None,
+            connected: Vec::new(),
         };
         let presence =
             PresenceMessage::Records(vec![Signed::new(Domain::Presence, &presence, key)]);

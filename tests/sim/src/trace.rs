@@ -117,6 +117,8 @@ impl Trace {
             Output::Members(_)
             | Output::Remember { .. }
             | Output::Admit { .. }
+            | Output::Watch { .. }
+            | Output::Relays(_)
             | Output::Disconnect { .. }
             | Output::StopExecution(_)
             | Output::AnswerCall { .. }

@@ -443,7 +443,7 @@ impl World {
                 self.checks.trust.members(at, &self.hosts[at], &mut self.failures);
                 self.set_members(at, members);
             }
-            Output::Remember { .. } => {}
+            Output::Remember { .. } | Output::Watch { .. } | Output::Relays(_) => {}
             Output::Admit { device } => {
                 Trust::admitted(&self.hosts[at], &device, &mut self.failures);
                 self.admit(at, device);
