@@ -13,7 +13,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{Plug, Watch, process::hear, until};
+use crate::{
+    Outlet, Plug, Watch,
+    process::{Ended, end, hear},
+    space::Space,
+    until,
+};
 
 /// How long a command has: a node that needs longer hangs.
 const COMMAND: Duration = Duration::from_secs(60);
@@ -31,10 +36,18 @@ const LOG_TAIL_LINES: usize = 40;
 #[derive(Debug)]
 pub struct Device {
     plug: Plug,
-    weft: PathBuf,
-    home: PathBuf,
+    keyboard: Keyboard,
     log: PathBuf,
     node: Option<Child>,
+}
+
+/// Where commands are typed at a device, also while the device itself is moved.
+#[derive(Debug, Clone)]
+pub struct Keyboard {
+    space: Space,
+    weft: PathBuf,
+    folder: PathBuf,
+    home: PathBuf,
 }
 
 impl Device {
@@ -46,7 +59,9 @@ impl Device {
     pub fn new(plug: Plug) -> Result<Self> {
         let folder = plug.folder();
         let (home, log) = (folder.join(plug.name()), folder.join(format!("{}.log", plug.name())));
-        Ok(Self { plug, weft: program()?, home, log, node: None })
+        let (weft, folder, space) = (program()?, folder.to_owned(), plug.space().clone());
+        let keyboard = Keyboard { space, weft, folder, home };
+        Ok(Self { plug, keyboard, log, node: None })
     }
 
     /// Types a command and returns what it prints on standard output.
@@ -57,6 +72,29 @@ impl Device {
     pub fn weft(&self, words: &[&str]) -> Result<String> {
         hear(self.command().args(words), COMMAND)
             .with_context(|| format!("on the {}\n{}", self.plug.name(), self.log_tail()))
+    }
+
+    /// Types a command and returns how it ended, however that is; it is killed when its time is up.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub fn try_weft(&self, words: &[&str], within: Duration) -> Result<Ended> {
+        self.keyboard.try_weft(words, within)
+    }
+
+    /// Where commands are typed at it.
+    pub fn keyboard(&self) -> &Keyboard {
+        &self.keyboard
+    }
+
+    /// Writes a file where its commands find it by this name.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<()> {
+        Ok(fs::write(self.keyboard.folder.join(name), content)?)
     }
 
     /// Types a command with `--json` and returns what it prints.
@@ -157,6 +195,33 @@ impl Device {
         Ok(())
     }
 
+    /// Has its node stand still, as a machine that swaps, or one that sleeps.
+    ///
+    /// # Errors
+    ///
+    /// It is not running.
+    pub fn pause(&self) -> Result<()> {
+        signal(self.node.as_ref().context("it is not running")?, Signal::STOP)
+    }
+
+    /// Has its node go on.
+    ///
+    /// # Errors
+    ///
+    /// It is not running.
+    pub fn resume(&self) -> Result<()> {
+        signal(self.node.as_ref().context("it is not running")?, Signal::CONT)
+    }
+
+    /// Plugs it in elsewhere, running or not.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn move_to(&mut self, outlet: &Outlet, address: &str) -> Result<()> {
+        self.plug.connect(outlet, address)
+    }
+
     /// Takes a note here, and returns when the node says that it is kept.
     ///
     /// # Errors
@@ -239,6 +304,18 @@ impl Device {
         Watch::new(&mut self.command(), COMMAND)
     }
 
+    /// How it reaches another device: `direct` or `relayed`; `None` where it does not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::json`].
+    pub fn way_to(&self, other: &str) -> Result<Option<String>> {
+        let list = self.json(&["devices"])?;
+        let mut entries = list.as_array().into_iter().flatten();
+        let entry = entries.find(|entry| entry["name"] == other && entry["state"] == "here");
+        Ok(entry.and_then(|entry| entry["way"].as_str()).map(str::to_owned))
+    }
+
     /// The address that it reaches another device at, or is reached from.
     ///
     /// # Errors
@@ -256,6 +333,11 @@ impl Device {
         &self.plug
     }
 
+    /// Its place, to be changed.
+    pub fn plug_mut(&mut self) -> &mut Plug {
+        &mut self.plug
+    }
+
     /// What it is called.
     pub fn name(&self) -> &str {
         self.plug.name()
@@ -267,7 +349,7 @@ impl Device {
     ///
     /// It has chosen none yet.
     pub fn port(&self) -> Result<u16> {
-        let text = fs::read_to_string(self.home.join("node.toml"))?;
+        let text = fs::read_to_string(self.keyboard.home.join("node.toml"))?;
         let port = text.lines().find_map(|line| line.strip_prefix("port = "));
         Ok(port.context("settings without a port")?.parse()?)
     }
@@ -281,20 +363,37 @@ impl Device {
         Ok(String::from_utf8_lossy(&fs::read(&self.log)?).into_owned())
     }
 
-    fn log_tail(&self) -> String {
+    /// The end of that, to be shown.
+    pub fn log_tail(&self) -> String {
         let log = self.log().unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n  ");
         format!("the end of the {}'s log:\n  {tail}", self.plug.name())
     }
 
+    fn command(&self) -> Command {
+        self.keyboard.command()
+    }
+}
+
+impl Keyboard {
+    /// Types a command and returns how it ended, however that is; it is killed when its time is up.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub fn try_weft(&self, words: &[&str], within: Duration) -> Result<Ended> {
+        end(self.command().args(words), within)
+    }
+
     /// The program in its place and home, with nothing of the caller's environment.
     fn command(&self) -> Command {
-        let mut command = self.plug.command(&self.weft);
+        let mut command = self.space.command(&self.weft);
         command
+            .current_dir(&self.folder)
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.plug.folder())
+            .env("HOME", &self.folder)
             .env("WEFT_LOG", env::var_os("WEFT_LOG").unwrap_or_else(|| "info".into()))
             .arg("--home")
             .arg(&self.home);

@@ -9,10 +9,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use weft_netns::{Device, Lan, Plug, until};
-
-/// Long for anything that ought to take a second or two.
-const SOON: Duration = Duration::from_secs(60);
+use weft_netns::{Device, Home, Lan, Plug, SOON, until};
 
 /// A peer that is gone without a word is given up within some 10 s.
 const NOTICED: Duration = Duration::from_secs(60);
@@ -28,116 +25,77 @@ fn print(what: &str, start: Instant, at: Instant) {
     eprintln!("  {what}: after {:.2} s", at.saturating_duration_since(start).as_secs_f64());
 }
 
-/// Laptop, phone and server, paired and running. The network comes last: it goes last.
-struct Home {
-    laptop: Device,
-    phone: Device,
-    server: Device,
-    lan: Lan,
+/// Three devices on it, paired and running, each of which sees the others.
+fn paired(mut lan: Lan) -> Result<Home<Lan>> {
+    let laptop = lan.plug("laptop", "10.77.0.1/24")?;
+    let phone = lan.plug("phone", "10.77.0.2/24")?;
+    let server = lan.plug("server", "10.77.0.3/24")?;
+    let home = Home::pair(lan, laptop, phone, server)?;
+    Device::all_meet("all three see each other after pairing", SOON, &home.all())?;
+    Ok(home)
 }
 
-impl Home {
-    fn paired(mut lan: Lan) -> Result<Self> {
-        let mut laptop = Device::new(lan.plug("laptop", "10.77.0.1/24")?)?;
-        let mut phone = Device::new(lan.plug("phone", "10.77.0.2/24")?)?;
-        let mut server = Device::new(lan.plug("server", "10.77.0.3/24")?)?;
-        laptop.init("laptop")?;
-        laptop.up()?;
-        phone.join(&laptop, "phone")?;
-        phone.up()?;
-        server.join(&laptop, "server")?;
-        server.up()?;
-        let all = [&laptop, &phone, &server];
-        Device::all_meet("all three see each other after pairing", SOON, &all)?;
-        Ok(Self { laptop, phone, server, lan })
-    }
+/// Takes the phone off the network for a while by `cut`, back by `mend`; on both sides of the
+/// gap something is written meanwhile, and the other side must hear of it.
+fn interrupt(
+    home: &Home<Lan>,
+    what: &str,
+    cut: impl Fn(&Plug) -> Result<()>,
+    mend: impl Fn(&Plug) -> Result<()>,
+) -> Result<()> {
+    let (mut at_laptop, mut at_phone) = (home.laptop.watch()?, home.phone.watch()?);
+    let start = Instant::now();
+    cut(home.phone.plug())?;
+    home.laptop.note(&format!("from the laptop: {what}"))?;
+    home.phone.note(&format!("from the phone: {what}"))?;
+    thread::sleep(SHORT.saturating_sub(start.elapsed()));
+    at_laptop.drain();
+    at_phone.drain();
+    let up = Instant::now();
+    mend(home.phone.plug())?;
+    print(&format!("{what}: the phone hears the others"), up, at_phone.arrival(SOON)?);
+    print(&format!("{what}: the laptop hears the phone"), up, at_laptop.arrival(SOON)?);
+    home.everybody_has(&format!("from the laptop: {what}"))?;
+    home.everybody_has(&format!("from the phone: {what}"))
+}
 
-    /// Takes the phone off the network for a while by `cut`, back by `mend`; on both sides of the
-    /// gap something is written meanwhile, and the other side must hear of it.
-    fn interrupt(
-        &self,
-        what: &str,
-        cut: impl Fn(&Plug) -> Result<()>,
-        mend: impl Fn(&Plug) -> Result<()>,
-    ) -> Result<()> {
-        let (mut at_laptop, mut at_phone) = (self.laptop.watch()?, self.phone.watch()?);
-        let start = Instant::now();
-        cut(self.phone.plug())?;
-        self.laptop.note(&format!("from the laptop: {what}"))?;
-        self.phone.note(&format!("from the phone: {what}"))?;
-        thread::sleep(SHORT.saturating_sub(start.elapsed()));
-        at_laptop.drain();
-        at_phone.drain();
-        let up = Instant::now();
-        mend(self.phone.plug())?;
-        print(&format!("{what}: the phone hears the others"), up, at_phone.arrival(SOON)?);
-        print(&format!("{what}: the laptop hears the phone"), up, at_laptop.arrival(SOON)?);
-        self.everybody_has(&format!("from the laptop: {what}"))?;
-        self.everybody_has(&format!("from the phone: {what}"))
-    }
-
-    /// Pulls the phone's cable until each side has noticed that the other is gone, and puts it back
-    /// in; says how both went.
-    fn part(&self, what: &str) -> Result<()> {
-        let (mut at_laptop, mut at_phone) = (self.laptop.watch()?, self.phone.watch()?);
-        // What an outage before left half awake has spoken by then.
-        thread::sleep(AWAKE);
-        let cut = Instant::now();
-        self.phone.plug().pull()?;
-        let noticed = at_laptop.device("away", "phone", NOTICED)?;
-        print(&format!("{what}: the laptop notices that the phone is gone"), cut, noticed);
-        let noticed = at_phone.device("away", "laptop", NOTICED)?;
-        print(&format!("{what}: the phone notices that the laptop is gone"), cut, noticed);
-        // A while of dials that lead nowhere.
-        thread::sleep(SHORT);
-        let up = Instant::now();
-        self.phone.plug().put_back()?;
-        let here = at_phone.device("here", "laptop", SOON)?;
-        print(&format!("{what}: the phone has the laptop again"), up, here);
-        let here = at_laptop.device("here", "phone", SOON)?;
-        print(&format!("{what}: the laptop has the phone again"), up, here);
-        Device::all_meet("all meet again", SOON, &self.all()).map(drop)
-    }
-
-    fn all(&self) -> [&Device; 3] {
-        [&self.laptop, &self.phone, &self.server]
-    }
-
-    fn everybody_has(&self, note: &str) -> Result<()> {
-        for device in self.all() {
-            let what = format!("`{note}` is on the {}", device.name());
-            until(&what, SOON, || device.has_note(note))?;
-        }
-        Ok(())
-    }
-
-    /// Nobody panicked or logged an error, and each one's record verifies.
-    fn ends_well(&self) -> Result<()> {
-        for device in self.all() {
-            let log = device.log()?;
-            let bad = log.lines().find(|line| line.contains("ERROR") || line.contains("panicked"));
-            ensure!(bad.is_none(), "the {} logged {bad:?}", device.name());
-            device.weft(&["audit", "verify"])?;
-        }
-        Ok(())
-    }
+/// Pulls the phone's cable until each side has noticed that the other is gone, and puts it back
+/// in; says how both went.
+fn part(home: &Home<Lan>, what: &str) -> Result<()> {
+    let (mut at_laptop, mut at_phone) = (home.laptop.watch()?, home.phone.watch()?);
+    // What an outage before left half awake has spoken by then.
+    thread::sleep(AWAKE);
+    let cut = Instant::now();
+    home.phone.plug().pull()?;
+    let noticed = at_laptop.device("away", "phone", NOTICED)?;
+    print(&format!("{what}: the laptop notices that the phone is gone"), cut, noticed);
+    let noticed = at_phone.device("away", "laptop", NOTICED)?;
+    print(&format!("{what}: the phone notices that the laptop is gone"), cut, noticed);
+    // A while of dials that lead nowhere.
+    thread::sleep(SHORT);
+    let up = Instant::now();
+    home.phone.plug().put_back()?;
+    let here = at_phone.device("here", "laptop", SOON)?;
+    print(&format!("{what}: the phone has the laptop again"), up, here);
+    let here = at_laptop.device("here", "phone", SOON)?;
+    print(&format!("{what}: the laptop has the phone again"), up, here);
+    Device::all_meet("all meet again", SOON, &home.all()).map(drop)
 }
 
 #[test]
 fn devices_whose_addresses_all_changed_while_they_were_off_find_each_other() -> Result<()> {
     let Some(lan) = Lan::of("devices_whose_addresses_all_changed") else { return Ok(()) };
-    let mut home = Home::paired(lan)?;
+    let mut home = paired(lan)?;
     home.phone.note("the first note was written on the phone")?;
     home.everybody_has("the first note was written on the phone")?;
 
-    for device in [&mut home.laptop, &mut home.phone, &mut home.server] {
+    for device in home.all_mut() {
         device.stop()?;
     }
     // What each remembers of the others leads nowhere now: not even a route is left.
-    for (device, address) in
-        home.all().iter().zip(["10.78.0.11/24", "10.78.0.12/24", "10.78.0.13/24"])
-    {
-        device.plug().readdress(address)?;
+    let addresses = ["10.78.0.11/24", "10.78.0.12/24", "10.78.0.13/24"];
+    for (device, address) in home.all_mut().into_iter().zip(addresses) {
+        device.plug_mut().readdress(address)?;
     }
     home.phone.up()?;
     home.server.up()?;
@@ -157,7 +115,7 @@ fn devices_whose_addresses_all_changed_while_they_were_off_find_each_other() -> 
 #[test]
 fn a_note_taken_while_the_cable_was_out_arrives_when_it_is_back() -> Result<()> {
     let Some(lan) = Lan::of("a_note_taken_while_the_cable_was_out") else { return Ok(()) };
-    let home = Home::paired(lan)?;
+    let home = paired(lan)?;
 
     home.phone.plug().pull()?;
     thread::sleep(Duration::from_secs(3));
@@ -185,12 +143,13 @@ fn a_note_taken_while_the_cable_was_out_arrives_when_it_is_back() -> Result<()> 
 #[test]
 fn a_link_that_was_out_for_a_moment_serves_again_once_it_is_back() -> Result<()> {
     let Some(lan) = Lan::of("a_link_that_was_out_for_a_moment") else { return Ok(()) };
-    let home = Home::paired(lan)?;
+    let home = paired(lan)?;
     for round in 1..=3 {
-        home.interrupt(&format!("cable out, round {round}"), Plug::pull, Plug::put_back)?;
+        interrupt(&home, &format!("cable out, round {round}"), Plug::pull, Plug::put_back)?;
     }
     for round in 1..=2 {
-        home.interrupt(
+        interrupt(
+            &home,
             &format!("interface off, round {round}"),
             Plug::switch_off,
             Plug::switch_on,
@@ -202,9 +161,9 @@ fn a_link_that_was_out_for_a_moment_serves_again_once_it_is_back() -> Result<()>
 #[test]
 fn a_device_that_vanished_is_noticed_and_met_again_over_either_transport() -> Result<()> {
     let Some(lan) = Lan::of("a_device_that_vanished_is_noticed") else { return Ok(()) };
-    let mut home = Home::paired(lan)?;
+    let mut home = paired(lan)?;
     let ports = home.all().iter().map(|device| device.port()).collect::<Result<Vec<_>>>()?;
-    let ways = |home: &Home, change: &dyn Fn(&Plug, u16) -> Result<()>| {
+    let ways = |home: &Home<Lan>, change: &dyn Fn(&Plug, u16) -> Result<()>| {
         home.all()
             .iter()
             .try_for_each(|device| ports.iter().try_for_each(|&port| change(device.plug(), port)))
@@ -214,7 +173,7 @@ fn a_device_that_vanished_is_noticed_and_met_again_over_either_transport() -> Re
             eprintln!("NOT RUN: without {forbidden}: {error:#}");
             return home.ends_well();
         }
-        for device in [&mut home.laptop, &mut home.phone, &mut home.server] {
+        for device in home.all_mut() {
             device.stop()?;
             device.up()?;
         }
@@ -222,9 +181,9 @@ fn a_device_that_vanished_is_noticed_and_met_again_over_either_transport() -> Re
         let address = home.laptop.address_of("phone")?;
         ensure!(address.contains(spoken), "{forbidden} is not cut off: {address}");
         for round in 1..=2 {
-            home.part(&format!("without {forbidden}, round {round}"))?;
+            part(&home, &format!("without {forbidden}, round {round}"))?;
             let cable = format!("without {forbidden}, cable out for a moment, round {round}");
-            home.interrupt(&cable, Plug::pull, Plug::put_back)?;
+            interrupt(&home, &cable, Plug::pull, Plug::put_back)?;
         }
         ways(&home, &|plug, port| plug.permit(forbidden, port))?;
     }
@@ -234,7 +193,7 @@ fn a_device_that_vanished_is_noticed_and_met_again_over_either_transport() -> Re
 #[test]
 fn a_killed_node_is_met_again_as_soon_as_it_is_started_anew() -> Result<()> {
     let Some(lan) = Lan::of("a_killed_node_is_met_again") else { return Ok(()) };
-    let mut home = Home::paired(lan)?;
+    let mut home = paired(lan)?;
     for round in 1..=3 {
         for killed in 0..3 {
             let name = home.all()[killed].name().to_owned();
@@ -270,7 +229,7 @@ fn a_killed_node_is_met_again_as_soon_as_it_is_started_anew() -> Result<()> {
 #[test]
 fn a_killed_node_comes_back_with_what_it_had_acknowledged() -> Result<()> {
     let Some(lan) = Lan::of("a_killed_node_comes_back") else { return Ok(()) };
-    let mut home = Home::paired(lan)?;
+    let mut home = paired(lan)?;
 
     home.server.note("acknowledged just before the end")?;
     home.server.kill()?;
@@ -293,12 +252,12 @@ fn a_killed_node_comes_back_with_what_it_had_acknowledged() -> Result<()> {
 #[test]
 fn a_stranger_on_the_network_is_not_served() -> Result<()> {
     let Some(lan) = Lan::of("a_stranger_on_the_network") else { return Ok(()) };
-    let mut home = Home::paired(lan)?;
+    let mut home = paired(lan)?;
     let before: Vec<_> = home.all().iter().map(|device| device.devices()).collect::<Result<_>>()?;
     home.laptop.note("nobody else may read this")?;
     home.everybody_has("nobody else may read this")?;
 
-    let mut stranger = Device::new(home.lan.plug("stranger", "10.77.0.66/24")?)?;
+    let mut stranger = Device::new(home.network.plug("stranger", "10.77.0.66/24")?)?;
     stranger.init("laptop")?;
     stranger.up()?;
     // Long enough for it to be seen by mDNS and for a few turns of anything that would dial it.
