@@ -1,6 +1,7 @@
 //! Transcripts of the real program: devices with a home each, typed at as a person would.
 
 mod devices;
+mod doctor;
 mod code;
 mod pairing;
 mod revocation;
@@ -14,6 +15,9 @@ mod timers;
 
 mod sentences;
 mod summary;
+
+mod loss;
+mod machine;
 
 mod audit;
 mod bad_input;

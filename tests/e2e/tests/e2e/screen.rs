@@ -3,9 +3,10 @@
 use serde_json::Value;
 use weft_e2e::{Fabric, Transcript, not_run};
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "init", "up", "lock", "unlock", "rotate", "key", "status", "devices", "trust", "do", "run",
     "agents", "notes", "timers", "audit", "policy", "model", "invite", "join", "recover", "events",
+    "doctor",
 ];
 
 fn is_plain(said: &Transcript) {
@@ -81,6 +82,7 @@ fn data_goes_to_standard_output_alone_and_as_json_on_demand() {
     assert_eq!(noted.stderr, "", "JSON says it all");
     for words in [
         &["status"][..],
+        &["doctor"],
         &["devices"],
         &["do", "--plan", "note that x"],
         &["do", "--plan", "xyzzy"],
