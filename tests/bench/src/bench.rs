@@ -5,10 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::{
-    floor::{Floor, Floors, Probe},
+    floor::{Floor, Floors, Probe, Range},
+    peers::Peers,
     program,
 };
 
@@ -45,18 +46,57 @@ pub(crate) struct Timed {
     pub(crate) peer: Option<(&'static str, Quantiles)>,
     /// The median of the rounds' ratios of medians, ours to the peer's.
     pub(crate) ratio: Option<f64>,
-    /// Rounds that count.
+    /// Rounds that were steady. Others do not count, unless there is none, or in a smoke run.
     pub(crate) rounds: usize,
-    /// Rounds in which a floor drifted. They count in a smoke run only.
+    /// Rounds in which a floor drifted.
     pub(crate) drifted: usize,
+    /// The floors in the rounds that count, where they were probed.
+    pub(crate) floors: Option<Range>,
 }
 
 /// Quantiles over all rounds that count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quantiles {
     pub(crate) p50: Duration,
+    pub(crate) p95: Duration,
     pub(crate) p99: Duration,
     pub(crate) n: usize,
+}
+
+/// What one round gave.
+struct Round {
+    ours: Vec<Duration>,
+    peer: Vec<Duration>,
+    probes: [Probe; 3],
+}
+
+impl Timed {
+    fn of(
+        taken: Vec<Round>,
+        peer: Option<&'static str>,
+        rounds: usize,
+        drifted: usize,
+    ) -> Result<Self> {
+        let (mut all_ours, mut all_peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let mut floors = Vec::new();
+        for Round { ours, peer, probes } in taken {
+            if !peer.is_empty() {
+                let (ours, peer) = (Quantiles::of(ours.clone())?, Quantiles::of(peer.clone())?);
+                ratios.push(ours.p50.as_secs_f64() / peer.p50.as_secs_f64().max(1e-9));
+            }
+            floors.extend(probes.map(Range::from));
+            all_ours.extend(ours);
+            all_peers.extend(peer);
+        }
+        ratios.sort_unstable_by(f64::total_cmp);
+        let peer = match peer {
+            Some(name) => Some((name, Quantiles::of(all_peers)?)),
+            None => None,
+        };
+        let ratio = ratios.get(ratios.len() / 2).copied();
+        let floors = Range::around(floors);
+        Ok(Self { ours: Quantiles::of(all_ours)?, peer, ratio, rounds, drifted, floors })
+    }
 }
 
 impl Quantiles {
@@ -65,7 +105,7 @@ impl Quantiles {
         ensure!(!times.is_empty(), "failed to measure: nothing was timed");
         times.sort_unstable();
         let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
-        Ok(Self { p50: at(50), p99: at(99), n: times.len() })
+        Ok(Self { p50: at(50), p95: at(95), p99: at(99), n: times.len() })
     }
 }
 
@@ -86,6 +126,11 @@ impl Bench {
         if self.smoke { smoke } else { full }
     }
 
+    /// What it is compared with.
+    pub(crate) fn peers(&self) -> Peers {
+        Peers::new(self.smoke)
+    }
+
     /// The program whose nodes are started.
     pub(crate) fn program(&self) -> Result<PathBuf> {
         program::find()
@@ -101,47 +146,34 @@ impl Bench {
         mut peer: Option<Peer<'_>>,
     ) -> Result<Timed> {
         let (wanted, tried_max) = if self.smoke { (1, 1) } else { (ROUNDS, ROUNDS_TRIED_MAX) };
-        let (mut all_ours, mut all_peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut tried, mut drifted, mut rounds) = (0, 0, 0);
+        let (mut steady, mut drifted) = (Vec::new(), Vec::new());
         // The warm-up.
         self.round(samples.div_ceil(5), &mut ours)?;
         if let Some(peer) = &mut peer {
             self.round(samples.div_ceil(5), &mut peer.sample)?;
         }
-        while rounds < wanted && tried < tried_max {
-            tried += 1;
+        while steady.len() < wanted && steady.len() + drifted.len() < tried_max {
             let before = self.floors.probe()?;
-            let our_times = self.round(samples, &mut ours)?;
+            let ours = self.round(samples, &mut ours)?;
             let between = self.floors.probe()?;
-            let peer_times = match &mut peer {
-                Some(peer) => Some(self.round(samples, &mut peer.sample)?),
-                None => None,
+            let peer = match &mut peer {
+                Some(peer) => self.round(samples, &mut peer.sample)?,
+                None => Vec::new(),
             };
-            let after = self.floors.probe()?;
-            if rests_on.iter().any(|floor| has_drifted(*floor, [before, between, after])) {
-                drifted += 1;
-                if !self.smoke {
-                    continue;
-                }
-            }
-            rounds += 1;
-            if let Some(peer_times) = peer_times {
-                let (ours, peer) =
-                    (Quantiles::of(our_times.clone())?, Quantiles::of(peer_times.clone())?);
-                ratios.push(ours.p50.as_secs_f64() / peer.p50.as_secs_f64().max(1e-9));
-                all_peers.extend(peer_times);
-            }
-            all_ours.extend(our_times);
+            let probes = [before, between, self.floors.probe()?];
+            let round = Round { ours, peer, probes };
+            let is_steady = !rests_on.iter().any(|floor| has_drifted(*floor, probes));
+            if is_steady { steady.push(round) } else { drifted.push(round) }
         }
-        ratios.sort_unstable_by(f64::total_cmp);
-        let ours = Quantiles::of(all_ours)
-            .with_context(|| format!("the machine is too restless: {drifted} rounds drifted"))?;
-        let peer = match peer {
-            Some(peer) => Some((peer.name, Quantiles::of(all_peers)?)),
-            None => None,
+        let (rounds, thrown_away) = (steady.len(), drifted.len());
+        // On a machine that never comes to rest they are what there is, and the count says so.
+        let taken = if rounds == 0 || self.smoke {
+            steady.append(&mut drifted);
+            steady
+        } else {
+            steady
         };
-        let ratio = ratios.get(ratios.len() / 2).copied();
-        Ok(Timed { ours, peer, ratio, rounds, drifted })
+        Timed::of(taken, peer.map(|peer| peer.name), rounds, thrown_away)
     }
 
     fn round(&mut self, samples: usize, sample: &mut Sample<'_>) -> Result<Vec<Duration>> {
@@ -179,6 +211,7 @@ mod tests {
         let times = (1..=200).rev().map(Duration::from_millis).collect();
         let quantiles = Quantiles::of(times).unwrap();
         assert_eq!(quantiles.p50, Duration::from_millis(101));
+        assert_eq!(quantiles.p95, Duration::from_millis(191));
         assert_eq!(quantiles.p99, Duration::from_millis(199));
         assert_eq!(quantiles.n, 200);
         assert!(Quantiles::of(Vec::new()).is_err());
@@ -192,5 +225,18 @@ mod tests {
         let timed = bench.compare(8, &[], step(), Some(peer)).unwrap();
         assert_eq!(timed.ratio, Some(1.0));
         assert_eq!((timed.ours.n, timed.rounds, timed.drifted), (8, 1, 0));
+    }
+
+    #[test]
+    fn what_drifted_counts_only_where_nothing_was_steady() {
+        let round = |micros| Round {
+            ours: vec![Duration::from_micros(micros); 2],
+            peer: vec![Duration::from_micros(10); 2],
+            probes: [80, 80, 80].map(probe),
+        };
+        let timed = Timed::of(vec![round(10), round(40), round(20)], Some("a peer"), 0, 3).unwrap();
+        assert_eq!(timed.ratio, Some(2.0));
+        assert_eq!((timed.ours.n, timed.rounds, timed.drifted), (6, 0, 3));
+        assert!(Timed::of(Vec::new(), None, 0, 0).is_err());
     }
 }

@@ -1,9 +1,6 @@
 //! A fabric that is made for a measurement: devices that belong together, and the agents they have.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rand_chacha::ChaCha20Rng;
@@ -81,7 +78,7 @@ pub(crate) fn manifests() -> Result<Vec<Manifest>> {
 
 /// The agents without their components.
 pub(crate) fn agents() -> Result<Vec<Installed>> {
-    let install = |(manifest, text)| Installed::new(manifest, text, Arc::from([]), true);
+    let install = |(manifest, text)| Installed::new(manifest, text, [].as_slice(), true);
     Ok(manifests()?.into_iter().zip(MANIFESTS).map(install).collect())
 }
 

@@ -120,12 +120,60 @@ impl Drop for Floors {
     }
 }
 
+/// Between what the floors were while something was measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    pub(crate) least: Probe,
+    pub(crate) most: Probe,
+}
+
+impl Range {
+    /// The smallest in which all of these lie.
+    pub(crate) fn around(ranges: impl IntoIterator<Item = Self>) -> Option<Self> {
+        ranges.into_iter().reduce(|one, other| Self {
+            least: one.least.zip(other.least, Duration::min),
+            most: one.most.zip(other.most, Duration::max),
+        })
+    }
+}
+
+impl From<Probe> for Range {
+    fn from(probe: Probe) -> Self {
+        Self { least: probe, most: probe }
+    }
+}
+
 impl Probe {
+    fn zip(self, other: Self, choose: fn(Duration, Duration) -> Duration) -> Self {
+        Self {
+            udp: choose(self.udp, other.udp),
+            sync: choose(self.sync, other.sync),
+            sha: choose(self.sha, other.sha),
+        }
+    }
+
     pub(crate) const fn of(&self, floor: Floor) -> Duration {
         match floor {
             Floor::Udp => self.udp,
             Floor::Sync => self.sync,
             Floor::Sha => self.sha,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_holds_all_that_was_probed() {
+        let probe = |udp, sync| {
+            let [udp, sync, sha] = [udp, sync, 500].map(Duration::from_micros);
+            Range::from(Probe { udp, sync, sha })
+        };
+        let range = Range::around([probe(80, 200), probe(70, 900), probe(90, 100)]).unwrap();
+        let bounds = [range.least, range.most].map(|it| (it.udp.as_micros(), it.sync.as_micros()));
+        assert_eq!(bounds, [(70, 100), (90, 900)]);
+        assert!(Range::around([]).is_none());
     }
 }

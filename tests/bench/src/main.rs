@@ -6,21 +6,31 @@
 //! goes to standard output, the same as JSON to the file that `--json` names.
 //!
 //! Whole nodes are measured in two ways: [`member`] joins core, store and network within this process,
-//! with a stand-in for agents, so that a step costs what the fabric costs; [`program`] starts the real
-//! program (`WEFT_BIN`, else the one beside this). Replicas without a node are in [`copies`].
+//! with a stand-in for agents, so that a step costs what the fabric costs ([`apart`] puts the other node
+//! into a process of its own); [`program`] starts the real program (`WEFT_BIN`, else the one beside
+//! this). Replicas without a node are in [`copies`].
 //!
-//! Deliberately not here: peers that take half an hour to build (they belong into a workspace of their
-//! own; notes say which are missing), and any goal that fails: a goal that is missed is a finding. Figures of a debug build say only that
-//! the row runs, and the table says so.
+//! Peers are programs of their own ([`peers`]): what `tests/bench/peers` builds, which takes ten minutes
+//! and is no part of this workspace, and what a system has packages of. One that is not there is said to
+//! be missing.
+//!
+//! Deliberately not here: any goal that fails: a goal that is missed is a finding. Figures of a debug
+//! build say only that the row runs, and the table says so.
 
+mod apart;
 mod bench;
 mod copies;
 mod fabric;
 mod floor;
 mod member;
+mod nats;
+mod peers;
+mod process;
 mod program;
 mod report;
 mod rows;
+mod syncthing;
+mod usage;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -44,6 +54,10 @@ struct Arguments {
     /// Writes what was measured to this file, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Is the other node of two
+    #[arg(long, hide = true)]
+    be_the_server: bool,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +77,9 @@ fn main() -> ExitCode {
 
 /// Gives whether all that was asked for ran.
 fn run(arguments: &Arguments) -> Result<bool> {
+    if arguments.be_the_server {
+        return apart::run().map(|()| true);
+    }
     let chosen: Vec<_> = rows::ROWS
         .iter()
         .filter(|row| arguments.only.is_empty() || arguments.only.iter().any(|it| row.is(it)))

@@ -35,13 +35,21 @@ use weft_protocol::{
 };
 use weft_store::{Batch, Store, WriteError, Writer, key::StoreKey};
 
-use crate::fabric::{self, Clock, Made};
+use crate::{
+    apart,
+    fabric::{self, Clock, Made},
+    process::Process,
+};
 
 /// Commands that wait for a node: this process gives one at a time.
 const COMMANDS_WAITING: usize = 8;
 
 /// The longest that anything may take before the measurement is given up.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// What the network's seed of either node is.
+const LAPTOP_SEED: [u8; 32] = [2; 32];
+pub(crate) const SERVER_SEED: [u8; 32] = [3; 32];
 
 /// The only door.
 const DOOR: DoorId = DoorId(1);
@@ -69,8 +77,8 @@ pub(crate) enum Said {
 pub(crate) struct Went {
     /// From the command to the run's end.
     pub(crate) whole: Duration,
-    /// From a step's offer to its end, of each step.
-    pub(crate) steps: Vec<Duration>,
+    /// From the end of each step but the last to the end of the next.
+    pub(crate) between: Vec<Duration>,
 }
 
 impl Member {
@@ -98,7 +106,16 @@ impl Member {
             agents: fabric::agents()?,
         };
         let node = Node::start(config, Context { now: clock.now(), rows: &store, policy: &rules })?;
-        let net = Config { seed, boot, reach: Reach::Loopback, mdns: false, port: 0 };
+        let net = Config {
+            seed,
+            boot,
+            reach: Reach::Loopback,
+            mdns: false,
+            port: 0,
+            upnp: false,
+            relays: false,
+            announce: Vec::new(),
+        };
         let (net, mut events) = runtime.block_on(Net::start(net))?;
         let addresses = runtime.block_on(listening(&mut events))?;
         let (commands, inbox) = mpsc::channel(COMMANDS_WAITING);
@@ -146,17 +163,16 @@ impl Member {
         };
         let commands = self.commands.as_ref().context("the node was stopped")?;
         commands.blocking_send(command).map_err(|_| anyhow!("the node has ended"))?;
-        let (mut offered, mut steps) = (BTreeMap::new(), Vec::new());
+        let (mut ended, mut between) = (None::<Instant>, Vec::new());
         loop {
             let (at, said) =
                 self.said.recv_timeout(ANSWER).context("failed to hear a node in time")?;
             match said {
-                Said::Event(Event::StepPlaced { step, .. }) => drop(offered.insert(step, at)),
-                Said::Event(Event::StepEnded { step, .. }) => {
-                    steps.extend(offered.remove(&step).map(|since| at.duration_since(since)));
+                Said::Event(Event::StepEnded { .. }) => {
+                    between.extend(ended.replace(at).map(|before| at.duration_since(before)));
                 }
                 Said::Event(Event::RunEnded { state: RunState::Done, .. }) => {
-                    return Ok(Went { whole: at.duration_since(start), steps });
+                    return Ok(Went { whole: at.duration_since(start), between });
                 }
                 Said::Event(Event::RunEnded { state, failure, .. }) => {
                     bail!("a run ended as {}: {}", state.word(), failure.unwrap_or_default())
@@ -212,21 +228,43 @@ pub(crate) fn steps(devices: &[Option<&str>], chained: bool) -> Result<Plan> {
 pub(crate) struct Two {
     pub(crate) laptop: Member,
     // It goes after the laptop, and the runtime after both.
-    _server: Member,
+    _server: Server,
     _runtime: Runtime,
 }
 
+/// Where the server is. It is held only to live as long as the laptop.
+enum Server {
+    Here { _member: Member },
+    Apart { _process: Process },
+}
+
 impl Two {
+    /// Both in this process.
     pub(crate) fn meet() -> Result<Self> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = runtime()?;
         let [laptop, server] = fabric::two()?;
-        let server = Member::start(&runtime, server, [3; 32], &[])?;
+        let server = Member::start(&runtime, server, SERVER_SEED, &[])?;
         let knows = [(server.id, server.addresses.clone())];
-        let laptop = Member::start(&runtime, laptop, [2; 32], &knows)?;
+        let laptop = Member::start(&runtime, laptop, LAPTOP_SEED, &knows)?;
         laptop.reaches("server")?;
-        Ok(Self { laptop, _server: server, _runtime: runtime })
+        Ok(Self { laptop, _server: Server::Here { _member: server }, _runtime: runtime })
     }
+
+    /// The server in a process of its own.
+    pub(crate) fn apart() -> Result<Self> {
+        let runtime = runtime()?;
+        let [laptop, server] = fabric::two()?;
+        let (process, addresses) = apart::start()?;
+        let knows = [(server.secret.id(), addresses)];
+        let laptop = Member::start(&runtime, laptop, LAPTOP_SEED, &knows)?;
+        laptop.reaches("server")?;
+        Ok(Self { laptop, _server: Server::Apart { _process: process }, _runtime: runtime })
+    }
+}
+
+/// A runtime for a network, as the program has it.
+pub(crate) fn runtime() -> Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
 /// Waits until the network listens.
@@ -328,7 +366,11 @@ impl Core {
                 Output::Remember { device, addresses } => {
                     self.net.send(Net::Remember { device, addresses }).await?;
                 }
+                Output::Relays(relays) => self.net.send(Net::Relays(relays)).await?,
                 Output::Admit { device } => self.net.send(Net::Admit { device }).await?,
+                Output::Watch { device, is_watched } => {
+                    self.net.send(Net::Watch { device, is_watched }).await?;
+                }
                 Output::Disconnect { device } => self.net.send(Net::Disconnect { device }).await?,
                 Output::Send { stream, bytes } => {
                     let stream = weft_net::StreamId(stream.0);
@@ -382,6 +424,7 @@ fn input(event: weft_net::Event) -> Option<Input> {
         Net::RoundTrip { device, rtt } => {
             Input::RoundTrip { device, micros: u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX) }
         }
+        Net::Reach(report) => Input::Reach(report),
         Net::StrangerTurnedAway { .. } => Input::StrangerTurnedAway,
         Net::DialFailed { .. } => return None,
     })

@@ -1,9 +1,11 @@
 //! The real program: nodes in homes of their own, reached on loopback and through their sockets.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    rc::Rc,
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +13,6 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -20,6 +21,7 @@ use weft_core::{
     membership::Membership,
     replica::{Context, Edit, Input, Replica},
 };
+use weft_netns::Plug;
 use weft_protocol::{
     document::{DocumentKind, StartNonce},
     id::DocumentId,
@@ -30,7 +32,7 @@ use weft_protocol::{
 use weft_store::{Store, key::KeyFile};
 use weft_trust::secret::DeviceSecret;
 
-use crate::member;
+use crate::{member, process};
 
 /// How long a node has until it answers, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,7 +50,9 @@ pub(crate) fn find() -> Result<PathBuf> {
 pub(crate) struct Homes {
     program: PathBuf,
     folder: TempDir,
-    nodes: Vec<Child>,
+    nodes: Vec<(String, Child)>,
+    /// The places of those that are not on loopback.
+    places: BTreeMap<String, Rc<Plug>>,
     runtime: Runtime,
 }
 
@@ -56,20 +60,30 @@ impl Homes {
     pub(crate) fn new(program: PathBuf) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let folder = tempfile::Builder::new().prefix("weft-").tempdir()?;
-        Ok(Self { program, folder, nodes: Vec::new(), runtime })
+        Ok(Self { program, folder, nodes: Vec::new(), places: BTreeMap::new(), runtime })
+    }
+
+    /// Puts devices into places of a network, by the places' names.
+    pub(crate) fn placed(mut self, places: &[&Rc<Plug>]) -> Self {
+        self.places = places.iter().map(|it| (it.name().to_owned(), Rc::clone(it))).collect();
+        self
     }
 
     /// The program in a home, before its words.
     pub(crate) fn command(&self, device: &str) -> Command {
-        let mut command = Command::new(&self.program);
+        let place = self.places.get(device);
+        let mut command =
+            place.map_or_else(|| Command::new(&self.program), |it| it.command(&self.program));
         command
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.folder.path())
-            .env("WEFT_LISTEN", "loopback")
             .stdin(Stdio::null())
             .arg("--home")
             .arg(self.folder.path().join(device));
+        if place.is_none() {
+            command.env("WEFT_LISTEN", "loopback");
+        }
         command
     }
 
@@ -108,7 +122,7 @@ impl Homes {
         let log = fs::File::create(self.folder.path().join(format!("{device}.log")))?;
         let start = Instant::now();
         let node = self.command(device).arg("up").stdout(Stdio::null()).stderr(log).spawn()?;
-        self.nodes.push(node);
+        self.nodes.push((device.to_owned(), node));
         loop {
             match self.runtime.block_on(status(&home)) {
                 Ok(_) => return Ok(start.elapsed()),
@@ -137,32 +151,22 @@ impl Homes {
         }
     }
 
-    /// The process of the node that was started first.
-    pub(crate) fn first(&self) -> Result<u32> {
-        Ok(self.nodes.first().context("no node runs")?.id())
+    /// The process of a device's node.
+    pub(crate) fn process(&self, device: &str) -> Result<u32> {
+        let node = self.nodes.iter().find(|(of, _)| of == device);
+        Ok(node.with_context(|| format!("the {device} does not run"))?.1.id())
     }
 
     /// Ends the node that was started last.
     pub(crate) fn stop_last(&mut self) -> Result<()> {
-        let mut node = self.nodes.pop().context("no node runs")?;
-        let pid = i32::try_from(node.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.context("a child's id")?, Signal::TERM)?;
-        let start = Instant::now();
-        while node.try_wait()?.is_none() {
-            if start.elapsed() > PATIENCE {
-                node.kill()?;
-                node.wait()?;
-                bail!("a node did not end");
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
+        let (_, mut node) = self.nodes.pop().context("no node runs")?;
+        process::end(&mut node)
     }
 }
 
 impl Drop for Homes {
     fn drop(&mut self) {
-        for node in &mut self.nodes {
+        for (_, node) in &mut self.nodes {
             // It may have ended by itself.
             node.kill().ok();
             node.wait().ok();

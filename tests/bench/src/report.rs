@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     bench::{Quantiles, Timed},
+    floor::Range,
     rows::Row,
 };
 
@@ -26,19 +27,47 @@ pub(crate) struct Figure {
 /// A figure's value.
 #[derive(Clone, Debug)]
 pub(crate) enum Measure {
-    Timed(Timed),
-    Amount(f64, &'static str),
-    /// It can't be measured yet, or not here, and why.
+    Timed(Box<Timed>),
+    /// The ratio is to ours, where it is a peer's.
+    Amount {
+        amount: f64,
+        unit: &'static str,
+        ratio: Option<f64>,
+    },
+    /// It can't be measured yet, or not here; the note says why.
     NotYet,
+    /// A peer is not there; the note says what would bring it.
+    LeftOut,
 }
 
 impl Figure {
     pub(crate) fn timed(what: impl Into<String>, timed: Timed, note: impl Into<String>) -> Self {
-        Self { what: what.into(), value: Measure::Timed(timed), note: note.into() }
+        Self { what: what.into(), value: Measure::Timed(Box::new(timed)), note: note.into() }
     }
 
     pub(crate) fn amount(what: impl Into<String>, amount: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), value: Measure::Amount(amount, unit), note: String::new() }
+        let value = Measure::Amount { amount, unit, ratio: None };
+        Self { what: what.into(), value, note: String::new() }
+    }
+
+    /// What a peer's amount is, and ours to it.
+    pub(crate) fn beside(
+        what: impl Into<String>,
+        ours: f64,
+        amount: f64,
+        unit: &'static str,
+    ) -> Self {
+        let ratio = (amount > 0.0).then(|| ours / amount);
+        Self {
+            what: what.into(),
+            value: Measure::Amount { amount, unit, ratio },
+            note: String::new(),
+        }
+    }
+
+    /// A comparison that is left out, and why.
+    pub(crate) fn left_out(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { what: what.into(), value: Measure::LeftOut, note: why.into() }
     }
 
     pub(crate) fn not_yet(why: impl Into<String>) -> Self {
@@ -57,8 +86,8 @@ pub(crate) struct Report {
     rows: Vec<(&'static Row, Result<Vec<Figure>>)>,
 }
 
-const HEADINGS: [&str; 9] =
-    ["#", "row", "figure", "p50", "p99", "n", "peer (p50)", "ratio", "goal"];
+const HEADINGS: [&str; 10] =
+    ["#", "row", "figure", "p50", "p95", "p99", "n", "peer (p50, p99)", "ratio", "goal"];
 
 impl Report {
     pub(crate) const fn new(smoke: bool) -> Self {
@@ -96,12 +125,14 @@ impl Report {
                             notes.push(format!("{:>3} {}: {}", row.number, row.name, figure.note));
                         }
                     }
+                    if let Some(machine) = machine(figures) {
+                        notes.push(format!("{:>3} {}: {machine}", row.number, row.name));
+                    }
                 }
                 Err(error) => {
-                    let [mut cells @ .., goal] = line(row, &Figure::not_yet(""), true);
+                    let mut cells = line(row, &Figure::not_yet(""), true);
                     "FAILED".clone_into(&mut cells[2]);
-                    let [a, b, c, d, e, f, g, h] = cells;
-                    lines.push([a, b, c, d, e, f, g, h, goal]);
+                    lines.push(cells);
                     notes.push(format!("{:>3} {}: FAILED: {error:#}", row.number, row.name));
                 }
             }
@@ -160,33 +191,78 @@ impl Report {
 
 fn line(row: &Row, figure: &Figure, first: bool) -> [String; HEADINGS.len()] {
     let head = |text: &str| if first { text.to_owned() } else { String::new() };
-    let (p50, p99, n, peer, ratio) = match &figure.value {
+    let ratio_shown = |ratio: Option<f64>| ratio.map(|it| format!("{it:.2}")).unwrap_or_default();
+    let [p50, p95, p99, n, peer, ratio] = match &figure.value {
         Measure::Timed(timed) => {
-            let peer = timed.peer.as_ref().map(|(name, it)| format!("{name} ({})", shown(it.p50)));
-            (
+            let peer = timed.peer.as_ref();
+            let peer =
+                peer.map(|(name, it)| format!("{name} ({}, {})", shown(it.p50), shown(it.p99)));
+            [
                 shown(timed.ours.p50),
+                shown(timed.ours.p95),
                 shown(timed.ours.p99),
                 timed.ours.n.to_string(),
                 peer.unwrap_or_default(),
-                timed.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
-            )
+                ratio_shown(timed.ratio),
+            ]
         }
-        Measure::Amount(amount, unit) => {
+        Measure::Amount { amount, unit, ratio } => {
             let amount =
                 if amount.fract() == 0.0 { format!("{amount}") } else { format!("{amount:.2}") };
-            (format!("{amount} {unit}"), String::new(), String::new(), String::new(), String::new())
+            let mut cells = [const { String::new() }; 6];
+            cells[0] = format!("{amount} {unit}");
+            cells[5] = ratio_shown(*ratio);
+            cells
         }
         Measure::NotYet => {
-            ("not yet".to_owned(), String::new(), String::new(), String::new(), String::new())
+            let mut cells = [const { String::new() }; 6];
+            "not yet".clone_into(&mut cells[0]);
+            cells
+        }
+        Measure::LeftOut => {
+            let mut cells = [const { String::new() }; 6];
+            "left out".clone_into(&mut cells[0]);
+            cells
         }
     };
     let number = head(&row.number.to_string());
-    [number, head(row.name), figure.what.clone(), p50, p99, n, peer, ratio, head(row.goal)]
+    [number, head(row.name), figure.what.clone(), p50, p95, p99, n, peer, ratio, head(row.goal)]
+}
+
+/// What the machine could do while a row was timed.
+fn machine(figures: &[Figure]) -> Option<String> {
+    let timed = || {
+        figures.iter().filter_map(|figure| match &figure.value {
+            Measure::Timed(timed) => Some(timed.as_ref()),
+            Measure::Amount { .. } | Measure::NotYet | Measure::LeftOut => None,
+        })
+    };
+    let Range { least, most } = Range::around(timed().filter_map(|timed| timed.floors))?;
+    let range = |least, most| format!("{} to {}", shown(least), shown(most));
+    Some(format!(
+        "floors: UDP echo {}, fdatasync {}, SHA-256 of 1 MiB {}; steady rounds: {}, rounds that drifted: {}{}",
+        range(least.udp, most.udp),
+        range(least.sync, most.sync),
+        range(least.sha, most.sha),
+        timed().map(|timed| timed.rounds).sum::<usize>(),
+        timed().map(|timed| timed.drifted).sum::<usize>(),
+        if timed().any(|timed| timed.floors.is_some() && timed.rounds == 0) {
+            "; where none was steady, those that drifted are shown"
+        } else {
+            ""
+        },
+    ))
 }
 
 fn figure_json(figure: &Figure) -> Value {
-    let quantiles =
-        |it: &Quantiles| json!({"p50_us": micros(it.p50), "p99_us": micros(it.p99), "n": it.n});
+    let quantiles = |it: &Quantiles| {
+        json!({
+            "p50_us": micros(it.p50),
+            "p95_us": micros(it.p95),
+            "p99_us": micros(it.p99),
+            "n": it.n,
+        })
+    };
     let mut entry = match &figure.value {
         Measure::Timed(timed) => json!({
             "ours": quantiles(&timed.ours),
@@ -198,15 +274,27 @@ fn figure_json(figure: &Figure) -> Value {
             "ratio": timed.ratio,
             "rounds": timed.rounds,
             "rounds_drifted": timed.drifted,
+            "floors_us": timed.floors.map(floors_json),
         }),
-        Measure::Amount(amount, unit) => json!({"amount": amount, "unit": unit}),
+        Measure::Amount { amount, unit, ratio } => {
+            json!({"amount": amount, "unit": unit, "ratio": ratio})
+        }
         Measure::NotYet => json!({"not_yet": figure.note}),
+        Measure::LeftOut => json!({"left_out": figure.note}),
     };
     entry["what"] = figure.what.clone().into();
     if !figure.note.is_empty() {
         entry["note"] = figure.note.clone().into();
     }
     entry
+}
+
+fn floors_json(Range { least, most }: Range) -> Value {
+    json!({
+        "udp": [micros(least.udp), micros(most.udp)],
+        "fdatasync": [micros(least.sync), micros(most.sync)],
+        "sha256": [micros(least.sha), micros(most.sha)],
+    })
 }
 
 fn micros(time: Duration) -> f64 {
@@ -232,6 +320,17 @@ mod tests {
         let times =
             [400, 1_500, 2_340_000, 1_500_000_000].map(|ns| shown(Duration::from_nanos(ns)));
         assert_eq!(times, ["400 ns", "1.5 µs", "2.34 ms", "1.50 s"]);
+    }
+
+    #[test]
+    fn a_peer_that_holds_half_as_much_makes_the_ratio_two() {
+        let figure = Figure::beside("libp2p: resident", 30.0, 15.0, "MB");
+        assert_eq!(figure_json(&figure)["ratio"], 2.0);
+        // Nothing is so many times nothing.
+        let figure = Figure::beside("libp2p: processor", 1.0, 0.0, "ticks/min");
+        assert_eq!(figure_json(&figure)["ratio"], Value::Null);
+        let figure = Figure::left_out("beside iroh", "peer-iroh is not there");
+        assert_eq!(figure_json(&figure)["left_out"], "peer-iroh is not there");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
-    sync::Arc,
     thread,
     time::Duration,
 };
@@ -14,7 +13,7 @@ use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::mpsc};
 use weft_core::audit::Chain;
 use weft_engine::Rules;
-use weft_host::{Host, HostConfig, HostRequest, Task};
+use weft_host::{Host, HostBounds, HostConfig, HostRequest, Task};
 use weft_protocol::{
     audit::{Body, Ending, Touched},
     decision::{Actor, Decision, Point, Policy as _, Question, Subject},
@@ -149,6 +148,7 @@ fn host(folder: &TempDir) -> Host {
         cache: folder.path().join("cache"),
         cache_key: [7; 32],
         idle_after: IDLE_AFTER,
+        bounds: HostBounds::default(),
     })
 }
 
@@ -167,7 +167,7 @@ fn answering(runtime: &Runtime) -> mpsc::Sender<HostRequest> {
 fn task(manifest: &Manifest) -> Result<Task> {
     Ok(Task {
         package: package_digest(fabric::MANIFESTS[0], fabric::NOTES),
-        component: Arc::from(fabric::NOTES),
+        component: fabric::NOTES.into(),
         permissions: manifest.permissions.clone(),
         calls_granted: false,
         capability: CAPABILITY.parse().context("failed to name a capability")?,

@@ -38,7 +38,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
         times.into_iter().zip(corpus.iter().cycle()).partition(|(_, said)| !said.plan.is_empty());
     let timed = |times: Vec<(Duration, &Said)>| -> Result<Timed> {
         let ours = Quantiles::of(times.into_iter().map(|(time, _)| time).collect())?;
-        Ok(Timed { ours, peer: None, ratio: None, rounds, drifted: 0 })
+        Ok(Timed { ours, peer: None, ratio: None, rounds, drifted: 0, floors: None })
     };
     let (mut right, mut wrong) = (0_u32, 0_u32);
     for said in &corpus {

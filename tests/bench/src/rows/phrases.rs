@@ -26,7 +26,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     ensure!(errors.is_empty(), "a phrase is wrong: {errors:?}");
     let rounds = bench.size(1, 10);
     let ours = Quantiles::of(intent::parse_all(&catalog, &corpus, rounds))?;
-    let timed = Timed { ours, peer: None, ratio: None, rounds, drifted: 0 };
+    let timed = Timed { ours, peer: None, ratio: None, rounds, drifted: 0, floors: None };
     let note = format!("{phrases} phrases beside our own; hassil is not run here yet");
     Ok(vec![Figure::timed("a sentence", timed, note)])
 }
