@@ -13,6 +13,11 @@ cargo verify [--yes] [--only STAGE[,STAGE]] [--list]
     --only   runs these stages and what they need
     --list   names the stages
 
+cargo arm [--yes] [--program]
+    Sets this machine up, builds Weft for 64-bit Arm Linux, and checks that every crate and its
+    tests compile for it.
+    --program  builds the program only
+
     --yes    installs missing system packages without asking (as root)
 
 Exit codes: 0 all well, 1 something failed, 2 not understood, 3 this machine lacks a package.";
@@ -31,6 +36,10 @@ pub(crate) enum Invocation {
         yes: bool,
         only: Vec<String>,
     },
+    Arm {
+        yes: bool,
+        program_only: bool,
+    },
 }
 
 pub(crate) fn read(words: &[String]) -> Result<Invocation, Failure> {
@@ -40,6 +49,7 @@ pub(crate) fn read(words: &[String]) -> Result<Invocation, Failure> {
     match command.as_str() {
         "demo" => demo(options),
         "verify" => verify(options),
+        "arm" => arm(options),
         "help" | "--help" | "-h" => Ok(Invocation::Help),
         other => Err(misunderstood(&format!("there is no command {other:?}"))),
     }
@@ -80,6 +90,19 @@ fn verify(options: &[String]) -> Result<Invocation, Failure> {
     Ok(Invocation::Verify { yes, only })
 }
 
+fn arm(options: &[String]) -> Result<Invocation, Failure> {
+    let (mut yes, mut program_only) = (false, false);
+    for option in options {
+        match option.as_str() {
+            "--yes" | "-y" => yes = true,
+            "--program" => program_only = true,
+            "--help" | "-h" => return Ok(Invocation::Help),
+            other => return Err(misunderstood(&format!("arm has no option {other:?}"))),
+        }
+    }
+    Ok(Invocation::Arm { yes, program_only })
+}
+
 fn stage_names(list: &str) -> Result<Vec<String>, Failure> {
     let names: Vec<String> =
         list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from).collect();
@@ -115,6 +138,8 @@ mod tests {
                 },
             ),
             ("verify --list", Invocation::List),
+            ("arm", Invocation::Arm { yes: false, program_only: false }),
+            ("arm --program -y", Invocation::Arm { yes: true, program_only: true }),
             ("verify --help", Invocation::Help),
             ("help", Invocation::Help),
         ] {
@@ -132,6 +157,7 @@ mod tests {
             "verify --keep",
             "verify --only",
             "verify --only ,",
+            "arm --release",
         ] {
             let failure = of(line).expect_err(line);
             assert_eq!(failure.exit_code(), 2, "{line}");

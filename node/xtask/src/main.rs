@@ -1,27 +1,30 @@
-//! The two commands for people who work on Weft: `cargo demo` and `cargo verify`.
+//! The commands for people who work on Weft: `cargo demo`, `cargo verify` and `cargo arm`.
 //!
 //! `cargo demo` takes a fresh machine to three paired nodes that carry out a command;
-//! `cargo verify` runs everything that must hold before a change lands. Both set the machine up
-//! first, and both may be run again: what is there is left alone.
+//! `cargo verify` runs everything that must hold before a change lands; `cargo arm` builds the
+//! program for 64-bit Arm. All set the machine up first, and may be run again: what is there is left
+//! alone.
 //!
 //! Deliberately not in it: dependencies (it must build on a bare machine in a second), knowledge
 //! of formats or keys (it drives the `weft` binary as a person would, and leaves checking the
 //! model's digest to it), and assertions on time.
 //!
 //! One walk: `arguments` reads the words; `workspace` finds the folders and gives every child its
-//! environment; `setup` installs what is missing; then either `verify` runs its list of `stage`s
-//! and prints a table, or `demo` builds the release binary, `model` gets the default model,
-//! `fleet` starts the nodes, and `story` says what is typed on which of them.
+//! environment; `setup` installs what is missing; then `verify` runs its list of `stage`s and prints a
+//! table, or `arm` names the cross tools to cargo, or `demo` builds the release binary, `model` gets
+//! the default model, `fleet` starts the nodes, and `story` says what is typed on which of them.
 //!
 //! Exit codes: 0 all went well, 1 something failed, 2 the words were not understood, 3 the machine
 //! lacks something that only its administrator can install.
 
 mod arguments;
+mod arm;
 mod demo;
 mod fleet;
 mod model;
 mod process;
 mod setup;
+mod sink;
 mod stage;
 mod story;
 mod term;
@@ -84,6 +87,7 @@ fn dispatch() -> Result<(), Failure> {
             verify::list();
             Ok(())
         }
+        Invocation::Arm { yes, program_only } => arm::run(&Workspace::find()?, yes, program_only),
         Invocation::Verify { yes, only } => verify::run(&Workspace::find()?, yes, &only),
     }
 }

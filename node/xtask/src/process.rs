@@ -61,7 +61,7 @@ pub(crate) fn check(command: &mut Command) -> Result<(), String> {
 
 /// The lines that tell why something failed: errors, failed tests, panics with what they say. The
 /// last lines where there are none such.
-fn failing_lines(said: &str) -> String {
+pub(crate) fn failing_lines(said: &str) -> String {
     let lines: Vec<&str> = said.lines().collect();
     let mut told: Vec<&str> = Vec::new();
     let mut of_a_panic = 0;

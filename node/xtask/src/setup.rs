@@ -1,8 +1,8 @@
 //! What a bare machine lacks, and how it gets it.
 //!
 //! System packages need root and a yes (`--yes`, CI, or `y` at the terminal). Everything else goes
-//! into the user's own folders and is not asked about: the wasm target and toolchain components by
-//! rustup, and cargo's tools, prebuilt, by pip into the cache folder.
+//! into the user's own folders and is not asked about: targets and toolchain components by rustup,
+//! and cargo's tools, prebuilt, by pip into the cache folder.
 
 use std::env;
 use std::fs;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::Failure;
+use crate::arm;
 use crate::process;
 use crate::term;
 use crate::workspace::Workspace;
@@ -19,6 +20,7 @@ use crate::workspace::Workspace;
 pub(crate) enum Purpose {
     Demo,
     Verify,
+    Arm,
 }
 
 /// A cargo subcommand that verifying needs.
@@ -71,6 +73,19 @@ enum Need {
     Build,
     /// Without it some stage of `cargo verify` is slower or does not run.
     Stage,
+    /// Nothing builds for Arm without it, but on Arm.
+    Cross,
+}
+
+impl Need {
+    /// Whether this machine needs it for that command.
+    fn is_of(self, purpose: Purpose) -> bool {
+        match self {
+            Self::Build => true,
+            Self::Stage => purpose == Purpose::Verify,
+            Self::Cross => purpose == Purpose::Arm && !arm::is_here(),
+        }
+    }
 }
 
 const PACKAGES: &[Package] = &[
@@ -81,6 +96,13 @@ const PACKAGES: &[Package] = &[
     Package { name: "python3-pip", need: Need::Stage, is_there: |w| pip(w).is_some() },
     Package { name: "iproute2", need: Need::Stage, is_there: |w| has(w, "ip", "-V") },
     Package { name: "nftables", need: Need::Stage, is_there: |w| has(w, "nft", "--version") },
+    Package { name: "gcc-aarch64-linux-gnu", need: Need::Cross, is_there: |w| has_cross(w, "gcc") },
+    Package { name: "g++-aarch64-linux-gnu", need: Need::Cross, is_there: |w| has_cross(w, "g++") },
+    Package {
+        name: "libc6-dev-arm64-cross",
+        need: Need::Cross,
+        is_there: |_| Path::new("/usr/aarch64-linux-gnu/include/stdio.h").is_file(),
+    },
 ];
 
 /// Installs what is missing. [`Failure::Missing`] means that nothing can be built before the
@@ -99,10 +121,17 @@ pub(crate) fn prepare(
         packages = missing_packages(workspace, purpose);
     }
 
-    if !has_wasm_target(workspace)
-        && let Err(error) = add_wasm_target(workspace)
-    {
-        notes.push(error);
+    let targets: &[&str] = match purpose {
+        Purpose::Demo => &[WASM],
+        Purpose::Verify => &[WASM, arm::TARGET],
+        Purpose::Arm => &[arm::TARGET],
+    };
+    for target in targets {
+        if !has_target(workspace, target)
+            && let Err(error) = add_target(workspace, target)
+        {
+            notes.push(error);
+        }
     }
     if purpose == Purpose::Verify {
         for component in ["rustfmt", "clippy"] {
@@ -118,9 +147,15 @@ pub(crate) fn prepare(
     }
 
     let (needed, wished): (Vec<_>, Vec<_>) =
-        packages.into_iter().partition(|package| package.need == Need::Build);
+        packages.into_iter().partition(|package| package.need != Need::Stage);
     if !needed.is_empty() {
         return Err(Failure::Missing(instruction(&names(&needed))));
+    }
+    if purpose == Purpose::Arm && !has_target(workspace, arm::TARGET) {
+        return Err(Failure::Missing(format!(
+            "this Rust has no {target}; with rustup: rustup target add {target}",
+            target = arm::TARGET
+        )));
     }
     notes.extend(wished.iter().map(|package| format!("{} is not installed", package.name)));
     Ok(notes)
@@ -128,8 +163,13 @@ pub(crate) fn prepare(
 
 /// Whether agents can be built from source.
 pub(crate) fn has_wasm_target(workspace: &Workspace) -> bool {
+    has_target(workspace, WASM)
+}
+
+/// Whether this Rust can build for a target.
+pub(crate) fn has_target(workspace: &Workspace, target: &str) -> bool {
     let mut rustc = workspace.command("rustc");
-    match rustc.args(["--print", "target-libdir", "--target", WASM]).output() {
+    match rustc.args(["--print", "target-libdir", "--target", target]).output() {
         Ok(output) => {
             let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
             output.status.success()
@@ -155,7 +195,7 @@ fn in_ci() -> bool {
 fn missing_packages(workspace: &Workspace, purpose: Purpose) -> Vec<&'static Package> {
     PACKAGES
         .iter()
-        .filter(|package| purpose == Purpose::Verify || package.need == Need::Build)
+        .filter(|package| package.need.is_of(purpose))
         .filter(|package| !(package.is_there)(workspace))
         .collect()
 }
@@ -201,7 +241,7 @@ fn install_packages(workspace: &Workspace, packages: &[&Package]) -> Result<(), 
     };
     // What builds first: a package that this system does not know must not hold it back.
     let (needed, wished): (Vec<_>, Vec<_>) =
-        packages.iter().copied().partition(|package| package.need == Need::Build);
+        packages.iter().copied().partition(|package| package.need != Need::Stage);
     for group in [needed, wished] {
         if !group.is_empty() {
             install(&group)?;
@@ -210,9 +250,9 @@ fn install_packages(workspace: &Workspace, packages: &[&Package]) -> Result<(), 
     Ok(())
 }
 
-fn add_wasm_target(workspace: &Workspace) -> Result<(), String> {
+fn add_target(workspace: &Workspace, target: &str) -> Result<(), String> {
     let mut command = workspace.command("rustup");
-    command.args(["target", "add", WASM]);
+    command.args(["target", "add", target]);
     retried(|| process::run_within(&mut command, DOWNLOAD))
 }
 
@@ -296,6 +336,10 @@ fn has(workspace: &Workspace, program: &str, question: &str) -> bool {
     process::answers(workspace.command(program).arg(question))
 }
 
+fn has_cross(workspace: &Workspace, tool: &str) -> bool {
+    has(workspace, &format!("{}{tool}", arm::TOOLS), "--version")
+}
+
 /// Whether bindgen will find libclang and the headers that belong to it.
 fn has_libclang() -> bool {
     if env::var_os("LIBCLANG_PATH").is_some() {
@@ -352,6 +396,20 @@ mod tests {
             "this machine lacks cmake g++; on Debian: \
              apt-get update && apt-get install -y cmake g++ (as root)"
         );
+    }
+
+    #[test]
+    fn each_command_asks_for_what_it_needs_and_no_more() {
+        let of = |purpose| -> Vec<&str> {
+            let needed = PACKAGES.iter().filter(|package| package.need.is_of(purpose));
+            needed.map(|package| package.name).collect()
+        };
+        assert_eq!(of(Purpose::Demo), ["cmake", "make", "g++", "libclang-dev"]);
+        assert!(of(Purpose::Verify).contains(&"nftables"));
+        assert!(!of(Purpose::Verify).iter().any(|name| name.contains("aarch64")));
+        let cross = of(Purpose::Arm).contains(&"gcc-aarch64-linux-gnu");
+        assert_eq!(cross, !arm::is_here(), "on Arm its own compiler does");
+        assert!(of(Purpose::Arm).contains(&"cmake") && !of(Purpose::Arm).contains(&"nftables"));
     }
 
     #[test]

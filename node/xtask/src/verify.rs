@@ -9,9 +9,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::Failure;
+use crate::arm;
 use crate::model;
 use crate::process;
 use crate::setup::{self, Purpose};
+use crate::sink::Sink;
 use crate::stage::{self, Outcome, Stage};
 use crate::term;
 use crate::workspace::Workspace;
@@ -28,6 +30,13 @@ const NO_TESTS: i32 = 4;
 /// The first run fetches what the other programs need and builds some of it; later ones take seconds.
 const INTEROP_LIMIT: Duration = Duration::from_secs(1_800);
 
+/// They wait more than they work, so that more of them run at once than there are cores; the group in
+/// `.config/nextest.toml` has the same number.
+const NETNS_AT_ONCE: &str = "3";
+
+/// They take some eight minutes on two cores.
+const NETNS_LIMIT: Duration = Duration::from_secs(3_600);
+
 /// It reads a thousand small files; longer is a hang.
 const AUDIT_LIMIT: Duration = Duration::from_secs(300);
 
@@ -37,6 +46,12 @@ const STAGES: &[Stage<Workspace>] = &[
     Stage { name: "audit", about: "known advisories, reported only", needs: &[], run: audit },
     Stage { name: "clippy", about: "lints, warnings denied", needs: &[], run: clippy },
     Stage { name: "docs", about: "documentation, private items too", needs: &[], run: docs },
+    Stage {
+        name: "arm",
+        about: "the wall, whose system calls differ there, compiles for 64-bit Arm",
+        needs: &[],
+        run: arm,
+    },
     Stage {
         name: "build",
         about: "everything, once, for the stages below",
@@ -176,6 +191,15 @@ fn docs(workspace: &Workspace) -> Outcome {
     process::check(workspace.cargo().args(words).env("RUSTDOCFLAGS", "-D warnings")).into()
 }
 
+/// The crate that has code for each processor, and needs no C compiler; `cargo arm` does the rest.
+fn arm(workspace: &Workspace) -> Outcome {
+    if !setup::has_target(workspace, arm::TARGET) {
+        return Outcome::NotRun(format!("this Rust has no {}", arm::TARGET));
+    }
+    let words = ["check", "--locked", "--package", "weft-wall", "--all-targets", "--target"];
+    process::check(workspace.cargo().args(words).arg(arm::TARGET)).into()
+}
+
 fn build(workspace: &Workspace) -> Outcome {
     process::check(workspace.cargo().args(["build", "--locked", "--workspace", "--all-targets"]))
         .into()
@@ -214,20 +238,41 @@ fn sim(workspace: &Workspace) -> Outcome {
     process::check(built(workspace, "weft-sim").args(["--seeds", SEEDS])).into()
 }
 
+/// In a network of its own, which nothing may leave.
 fn e2e(workspace: &Workspace) -> Outcome {
-    nextest(workspace, "package(weft-e2e)")
+    let sink = match Sink::make(workspace) {
+        Ok(sink) => sink,
+        Err(why) => {
+            return match nextest(workspace, "package(weft-e2e)") {
+                Outcome::Passed => Outcome::Noted(format!("packets were not counted: {why}")),
+                outcome @ (Outcome::Noted(_) | Outcome::NotRun(_) | Outcome::Failed(_)) => outcome,
+            };
+        }
+    };
+    let mut command = sink.inside(&nextest_command(workspace, "package(weft-e2e)"));
+    match followed(&mut command) {
+        Outcome::Passed => sink.nothing_came().into(),
+        outcome @ (Outcome::Noted(_) | Outcome::NotRun(_) | Outcome::Failed(_)) => outcome,
+    }
 }
 
 fn interop(workspace: &Workspace) -> Outcome {
-    let mut command = nextest_command(workspace, "package(weft-interop)");
+    shown(nextest_command(workspace, "package(weft-interop)"), INTEROP_LIMIT)
+}
+
+/// Runs tests and shows what they say, also where all is well; notes those that did not run.
+fn shown(mut command: Command, limit: Duration) -> Outcome {
     command.args(["--success-output", "immediate"]);
     term::say(format_args!("$ {}", process::spelled(&command)));
-    match process::watch(&mut command, INTEROP_LIMIT) {
+    match process::watch(&mut command, limit) {
         Ok((status, said)) if status.success() => {
             let missing = left_out(&said);
             if missing.is_empty() { Outcome::Passed } else { Outcome::Noted(missing.join("; ")) }
         }
-        Ok((status, _)) => Outcome::Failed(format!("cargo nextest ended with {status}")),
+        Ok((status, said)) => Outcome::Failed(format!(
+            "cargo nextest ended with {status}\n{}",
+            process::failing_lines(&said)
+        )),
         Err(error) => Outcome::Failed(error),
     }
 }
@@ -247,7 +292,9 @@ fn netns(workspace: &Workspace) -> Outcome {
     if !namespace("del") {
         return Outcome::Failed(format!("failed to delete the namespace {name}"));
     }
-    nextest(workspace, "package(weft-netns)")
+    let mut command = nextest_command(workspace, "package(weft-netns)");
+    command.args(["--test-threads", NETNS_AT_ONCE]);
+    shown(command, NETNS_LIMIT)
 }
 
 fn bench(workspace: &Workspace) -> Outcome {
@@ -261,11 +308,11 @@ fn built(workspace: &Workspace, name: &str) -> Command {
 
 /// Runs the tests that a filter names, all of them whatever fails.
 fn nextest(workspace: &Workspace, filter: &str) -> Outcome {
-    let mut command = nextest_command(workspace, filter);
-    if let Some(model) = test_model(workspace) {
-        command.env("WEFT_TEST_MODEL", model);
-    }
-    match process::follow(&mut command) {
+    followed(&mut nextest_command(workspace, filter))
+}
+
+fn followed(command: &mut Command) -> Outcome {
+    match process::follow(command) {
         Ok((status, _)) if status.success() => Outcome::Passed,
         Ok((status, _)) if status.code() == Some(NO_TESTS) => {
             Outcome::Failed("no test matches the filter".into())
@@ -275,12 +322,15 @@ fn nextest(workspace: &Workspace, filter: &str) -> Outcome {
     }
 }
 
-/// The tests that a filter names, with the program that was built.
+/// The tests that a filter names, with the program that was built and the model if it is there.
 fn nextest_command(workspace: &Workspace, filter: &str) -> Command {
     let mut command = workspace.cargo();
     command
         .args(["nextest", "run", "--locked", "--workspace", "--no-fail-fast", "-E", filter])
         .env("WEFT_BIN", workspace.debug_binary("weft"));
+    if let Some(model) = test_model(workspace) {
+        command.env("WEFT_TEST_MODEL", model);
+    }
     command
 }
 

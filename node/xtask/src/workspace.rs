@@ -73,6 +73,11 @@ impl Workspace {
         self.target.join("release").join(name)
     }
 
+    /// A program of this workspace, as built by `cargo build --release --target TARGET`.
+    pub(crate) fn cross_binary(&self, target: &str, name: &str) -> PathBuf {
+        self.target.join(target).join("release").join(name)
+    }
+
     pub(crate) fn tools(&self) -> PathBuf {
         self.cache.join("tools")
     }
