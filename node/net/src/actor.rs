@@ -53,7 +53,8 @@ use crate::{
     watch,
 };
 
-/// trips on a LAN. Nothing that it says is heard any more.
+/// How long a connection that is left stays up, so that what is queued for it goes out: many round trips
+/// on a LAN. Nothing that it says is heard any more.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// How long [`Command::Stop`] waits for the connections to close.

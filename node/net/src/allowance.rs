@@ -20,7 +20,7 @@ pub(crate) struct Rate {
 /// largest graph that is taken. That of 20 devices over years is a handful. A change is one.
 const TRUST: Rate = Rate { burst: 256, each_second: 8 };
 
-/// Each of 20 devices renews its record every 15 s and when it changes, and each passes on what it
+/// Each of 20 devices renews its record each minute and when it changes, and each passes on what it
 /// hears once.
 const PRESENCE: Rate = Rate { burst: 256, each_second: 32 };
 

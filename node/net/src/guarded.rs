@@ -31,7 +31,12 @@ use libp2p::{
     },
 };
 
+use thiserror::Error;
+
 use crate::{address, muxer::Members};
+
+/// The most addresses that a peer may have a behaviour dial at once: libp2p's honest nodes name some twenty.
+const ASKED_MAX: usize = 24;
 
 /// What a stranger's handler may hold back: the few things that are said once at a connection's start.
 const HELD_MAX: usize = 16;
@@ -160,6 +165,10 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Guarded<B> {
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        // What the behaviour dials for ends of its own, a peer named.
+        if self.dialled.contains(&connection) && !may_be_asked_for(addresses) {
+            return Err(ConnectionDenied::new(TooMuchAsked));
+        }
         self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)
     }
 
@@ -354,5 +363,35 @@ impl<U: InboundUpgradeSend> InboundUpgrade<Stream> for Offer<U> {
 
     fn upgrade_inbound(self, stream: Stream, info: U::Info) -> Self::Future {
         self.upgrade.upgrade_inbound(stream, info)
+    }
+}
+
+/// A peer names more addresses to dial than an honest one has, or such as are nobody's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("a peer asks for a dial to too many addresses, or to such as are nobody's")]
+struct TooMuchAsked;
+
+/// Whether addresses that a peer named are as many as an honest one has at most, and each may be
+/// somebody's.
+fn may_be_asked_for(addresses: &[Multiaddr]) -> bool {
+    let is_nobodys =
+        |it: &Multiaddr| address::ip(it).is_some_and(|ip| ip.is_multicast() || ip.is_unspecified());
+    addresses.len() <= ASKED_MAX && !addresses.iter().any(is_nobodys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_names_few_addresses_and_none_that_is_nobodys() {
+        let address = |text: &str| text.parse::<Multiaddr>().unwrap();
+        let honest = vec![address("/ip4/198.51.100.1/udp/4001/quic-v1"); ASKED_MAX];
+        assert!(may_be_asked_for(&honest));
+        assert!(!may_be_asked_for(&[&honest[..], &honest[..1]].concat()));
+        for nobodys in ["/ip4/0.0.0.0/tcp/1", "/ip4/224.0.0.251/udp/5353/quic-v1", "/ip6/::/tcp/1"]
+        {
+            assert!(!may_be_asked_for(&[honest[0].clone(), address(nobodys)]), "{nobodys}");
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! On which relays this node asks for a place, so that it can be reached through them.
 //!
 //! Members that relay are known by their presence; only one that is connected directly can be asked. Up
-//! to [`PLACES_MAX`] places are held at once, and fewer where this node can be reached without. A relay keeps a place as long as the connection lives that it was
-//! asked on; when it is lost, it is asked for again on the next connection, at once. A relay that refuses
-//! is asked again after a wait that doubles, and the next relay at once.
+//! to [`PLACES_MAX`] places are held at once, and fewer where this node can be reached without. A relay
+//! keeps a place as long as the connection lives that it was asked on; when it is lost, it is asked for
+//! again on the next connection, at once. A relay that refuses, or that keeps a place only for a moment, is
+//! asked again after a wait that doubles, and the next relay at once.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,6 +19,9 @@ pub(crate) const PLACES_MAX: usize = 2;
 /// The wait after a relay refused, doubled each time up to the maximum.
 const WAIT_MIN: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// A place that was kept for so long was meant.
+const KEPT_MIN: Duration = Duration::from_secs(60);
 
 /// What happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,7 +47,7 @@ enum State {
     /// It was asked.
     Asked,
     /// It keeps a place.
-    Held,
+    Held { since: Timestamp },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,21 +90,27 @@ impl Reserve {
                 self.asked.retain(|other| *other != device);
             }
             Input::Reserved(device) => {
-                if let Some(relay) = self.connected.get_mut(&device) {
-                    *relay = Relay { state: State::Held, refusals: 0 };
+                if let Some(relay) = self.connected.get_mut(&device)
+                    && !matches!(relay.state, State::Held { .. })
+                {
+                    relay.state = State::Held { since: now };
                 }
             }
             Input::Lost(device) => {
                 if let Some(relay) = self.connected.get_mut(&device) {
-                    let wait = match relay.state {
+                    *relay = match relay.state {
                         // It was kept until now, so this is news and no refusal.
-                        State::Held => Duration::ZERO,
-                        State::Asked | State::Free { .. } => {
-                            WAIT_MIN.saturating_mul(1 << relay.refusals.min(16)).min(WAIT_MAX)
+                        State::Held { since } if now.since(since) >= KEPT_MIN => {
+                            Relay { state: State::Free { from: now }, refusals: 0 }
+                        }
+                        State::Held { .. } | State::Asked | State::Free { .. } => {
+                            let wait = WAIT_MIN.saturating_mul(1 << relay.refusals.min(16));
+                            Relay {
+                                state: State::Free { from: now + wait.min(WAIT_MAX) },
+                                refusals: relay.refusals.saturating_add(1),
+                            }
                         }
                     };
-                    relay.refusals = relay.refusals.saturating_add(1);
-                    relay.state = State::Free { from: now + wait };
                 }
             }
             Input::Wanted(wanted) => self.wanted = wanted.min(PLACES_MAX),
@@ -131,7 +141,7 @@ impl Reserve {
             .iter()
             .filter_map(|(device, relay)| match relay.state {
                 State::Free { from } if self.relays.contains(device) => Some(from),
-                State::Free { .. } | State::Asked | State::Held => None,
+                State::Free { .. } | State::Asked | State::Held { .. } => None,
             })
             .min()
     }
@@ -142,7 +152,7 @@ impl Reserve {
     }
 
     fn wants_more(&self) -> bool {
-        let taken = |relay: &&Relay| matches!(relay.state, State::Asked | State::Held);
+        let taken = |relay: &&Relay| matches!(relay.state, State::Asked | State::Held { .. });
         self.connected.values().filter(taken).count() < self.wanted
     }
 }
@@ -230,12 +240,31 @@ mod tests {
             (0, relays(&[A])),
             (0, Input::Connected(A)),
             (1, Input::Reserved(A)),
-            (9, Input::Lost(A)),
-            (10, Input::Reserved(A)),
-            (20, Input::Disconnected(A)),
-            (30, Input::Connected(A)),
+            (60_001, Input::Lost(A)),
+            (60_010, Input::Reserved(A)),
+            (60_020, Input::Disconnected(A)),
+            (60_030, Input::Connected(A)),
         ];
-        assert_eq!(asked(&mut reserve, inputs), [(0, A), (9, A), (30, A)]);
+        assert_eq!(asked(&mut reserve, inputs), [(0, A), (60_001, A), (60_030, A)]);
+    }
+
+    #[test]
+    fn a_relay_that_gives_places_and_takes_them_back_is_asked_ever_more_seldom() {
+        let mut reserve = Reserve::default();
+        let start = vec![(0, relays(&[A])), (0, Input::Connected(A))];
+        assert_eq!(asked(&mut reserve, start), [(0, A)]);
+        let (mut now, mut waits) = (at(1), Vec::new());
+        for _ in 0..4 {
+            reserve.handle_input(Input::Reserved(A), now);
+            reserve.handle_input(Input::Lost(A), now);
+            assert_eq!(reserve.poll_output(), None);
+            let due = reserve.poll_timeout().unwrap();
+            waits.push(due.since(now).as_millis());
+            reserve.handle_timeout(due);
+            assert_eq!(reserve.poll_output(), Some(A));
+            now = due;
+        }
+        assert_eq!(waits, [500, 1_000, 2_000, 4_000]);
     }
 
     proptest! {
