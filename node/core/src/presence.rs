@@ -42,6 +42,9 @@ const LASTS: Duration = Duration::from_secs(1);
 const BATTERY_MARKS: [u8; 3] = [10, 20, 50];
 const BATTERY_JITTER: u8 = 2;
 
+/// The most records of one message that are looked at: a greeting has one of each device.
+const RECORDS_MAX: usize = 64;
+
 /// What this node says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Own {
@@ -244,7 +247,7 @@ impl PresenceTable {
         let PresenceMessage::Records(records) = message;
         self.now = now;
         let mut news = Vec::new();
-        for signed in records {
+        for signed in records.into_iter().take(RECORDS_MAX) {
             let Ok(presence) = signed.open::<Presence>(Domain::Presence, PRESENCE_BYTES_MAX) else {
                 continue;
             };
