@@ -184,7 +184,8 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
             Some((at, _)) => at.since(now.mono).min(WAKE_AT_LEAST),
             None => WAKE_AT_LEAST,
         };
-        let sleep = core.rest.at().map_or(sleep, |at| at.since(now.mono).min(sleep));
+        let rests_at = core.rest.at().filter(|_| core.is_idle());
+        let sleep = rests_at.map_or(sleep, |at| at.since(now.mono).min(sleep));
         tokio::select! {
             biased;
             _ = inboxes.stop.recv() => break,
@@ -215,10 +216,14 @@ impl Core {
         self.carry_out().await;
     }
 
+    /// Whether neither a person nor an agent waits for anything here.
+    fn is_idle(&self) -> bool {
+        self.executions.is_empty() && self.doors.is_empty()
+    }
+
     async fn on_timeout(&mut self) {
         self.read_machine().await;
-        let is_idle = self.executions.is_empty() && self.doors.is_empty();
-        if is_idle && self.rest.begins(clock::now().mono) {
+        if self.is_idle() && self.rest.begins(clock::now().mono) {
             pages::give_back();
         }
         let context = Context { now: clock::now(), rows: self.store.as_ref(), policy: &self.rules };
