@@ -24,6 +24,7 @@ pub mod graph;
 pub mod decision;
 pub mod host_call;
 pub mod run;
+pub mod attempt;
 pub mod audit;
 pub mod witness;
 

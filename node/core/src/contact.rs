@@ -6,37 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use weft_protocol::{id::DeviceId, time::WallTime};
+use weft_protocol::{
+    attempt::{Attempt, Ending},
+    id::DeviceId,
+    time::WallTime,
+};
 
-/// The most attempts that are kept of one dial: as many addresses as are dialled.
+/// The most attempts that are kept of one dial: all direct addresses that are dialled.
 const ATTEMPTS_MAX: usize = 16;
 
 /// The most characters that are kept of an address, and of what a system says.
 const CHARS_MAX: usize = 256;
-
-/// How a dial to one address ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Ending {
-    /// The machine is on, and nobody listens there.
-    Refused,
-    /// Nothing came back in time.
-    NoAnswer,
-    /// This machine knows no way there.
-    NoRoute,
-    /// Another device answered.
-    OtherDevice,
-    /// Something else, in the system's words.
-    Other(String),
-}
-
-/// One address that was dialled.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Attempt {
-    /// The multiaddr.
-    pub address: String,
-    /// How it ended.
-    pub ending: Ending,
-}
 
 /// A dial that came to nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]

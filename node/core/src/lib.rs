@@ -51,6 +51,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use thiserror::Error;
 use weft_protocol::{
+    attempt::Attempt,
     decision::Policy,
     frame::Protocol,
     host_call::{HostCall, HostError},
@@ -153,7 +154,7 @@ pub enum Input {
         /// To which.
         device: DeviceId,
         /// What was tried; empty: no address is known that could be.
-        attempts: Vec<contact::Attempt>,
+        attempts: Vec<Attempt>,
     },
     /// A stranger was cut or refused.
     StrangerTurnedAway,

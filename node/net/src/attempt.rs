@@ -3,30 +3,7 @@
 use std::error::Error;
 
 use libp2p::{Multiaddr, TransportError, multiaddr::Protocol, swarm::DialError};
-
-/// One address that was dialled.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Attempt {
-    /// The multiaddr, without the device's own id at its end.
-    pub address: String,
-    /// How it ended.
-    pub ending: Ending,
-}
-
-/// How a dial to one address ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Ending {
-    /// The machine answered that nobody listens there.
-    Refused,
-    /// Nothing came back in time.
-    NoAnswer,
-    /// This machine knows no way there.
-    NoRoute,
-    /// Another device answered.
-    OtherDevice,
-    /// Something else, in the transport's words.
-    Other(String),
-}
+use weft_protocol::attempt::{Attempt, Ending};
 
 /// What a dial tried; empty where it tried no address.
 pub(crate) fn attempts(error: &DialError) -> Vec<Attempt> {

@@ -80,13 +80,13 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use weft_protocol::{
+    attempt::Attempt,
     frame::Protocol,
     id::{BootId, DeviceId},
     reach::Report,
 };
 
 pub use crate::{
-    attempt::{Attempt, Ending},
     stream::{StreamEnd, StreamId},
     swarm::StartError,
 };
@@ -129,6 +129,22 @@ pub struct Config {
     /// Multiaddrs under which others reach it, as a person named them. Those that can't be dialled are left
     /// out.
     pub announce: Vec<String>,
+}
+
+impl Config {
+    /// A node on 127.0.0.1 at a free port: nothing is multicast, nobody is relayed.
+    pub fn loopback(seed: [u8; 32], boot: BootId) -> Self {
+        Self {
+            seed,
+            boot,
+            reach: Reach::Loopback,
+            mdns: false,
+            port: 0,
+            upnp: false,
+            relays: false,
+            announce: Vec::new(),
+        }
+    }
 }
 
 impl fmt::Debug for Config {

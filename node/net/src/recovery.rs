@@ -324,16 +324,7 @@ mod tests {
     const BOOT: BootId = BootId { counter: 0, random: 3 };
 
     async fn node(seed: u8) -> (crate::NetHandle, tokio::sync::mpsc::Receiver<Event>, Vec<String>) {
-        let config = Config {
-            seed: [seed; 32],
-            boot: BootId { counter: 1, random: 7 },
-            reach: Reach::Loopback,
-            mdns: false,
-            port: 0,
-            upnp: false,
-            relays: false,
-            announce: Vec::new(),
-        };
+        let config = Config::loopback([seed; 32], BootId { counter: 1, random: 7 });
         let (net, mut events) = Net::start(config).await.unwrap();
         let listening = async {
             loop {

@@ -35,7 +35,7 @@ use libp2p::{
 use minicbor::Decode;
 use tokio::{runtime::Runtime, sync::mpsc, task::JoinSet, time::timeout};
 use weft_e2e::{Device, Fabric, until};
-use weft_net::{Command, Config, Event, Net, NetHandle, Reach, StreamId};
+use weft_net::{Command, Config, Event, Net, NetHandle, StreamId};
 use weft_protocol::{
     codec::{decode, encode},
     frame::{FRAME_BYTES_MAX, Hello, Protocol},
@@ -285,16 +285,7 @@ async fn malign(
 ) -> BTreeMap<Protocol, usize> {
     // An early start of it, so that the true one is newer when it is back.
     let boot = BootId { counter: 1, random: 7 };
-    let config = Config {
-        seed,
-        boot,
-        reach: Reach::Loopback,
-        mdns: false,
-        port: 0,
-        upnp: false,
-        relays: false,
-        announce: Vec::new(),
-    };
+    let config = Config::loopback(seed, boot);
     let (handle, mut events) = Net::start(config).await.expect("it listens");
     handle.send(Command::Members([node].into())).await.expect("it runs");
     handle.send(Command::Remember { device: node, addresses }).await.expect("it runs");

@@ -24,7 +24,7 @@ use weft_core::{
     membership,
 };
 use weft_engine::Rules;
-use weft_net::{Config, Net, NetHandle, Reach};
+use weft_net::{Config, Net, NetHandle};
 use weft_protocol::{
     graph::{Plan, Route, Step, StepIndex},
     id::{BootId, DeviceId},
@@ -106,16 +106,7 @@ impl Member {
             agents: fabric::agents()?,
         };
         let node = Node::start(config, Context { now: clock.now(), rows: &store, policy: &rules })?;
-        let net = Config {
-            seed,
-            boot,
-            reach: Reach::Loopback,
-            mdns: false,
-            port: 0,
-            upnp: false,
-            relays: false,
-            announce: Vec::new(),
-        };
+        let net = Config::loopback(seed, boot);
         let (net, mut events) = runtime.block_on(Net::start(net))?;
         let addresses = runtime.block_on(listening(&mut events))?;
         let (commands, inbox) = mpsc::channel(COMMANDS_WAITING);

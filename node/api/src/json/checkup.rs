@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 use weft_core::{
-    contact::{Attempt, Ending, Failed},
+    contact::Failed,
     door::{Checkup, ContactView},
     skew::ClockSet,
 };
 use weft_protocol::{
+    attempt::{Attempt, Ending},
     presence::Machine,
     reach::{Nat, Part, Report},
     time::WallTime,
