@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod newcomer;
 mod node;
 mod key;
 mod pairing;
@@ -30,6 +31,7 @@ pub(crate) use self::{
         UnlockArguments,
     },
     model::{ModelAction, ModelGetArguments},
+    newcomer::NewcomerArguments,
     node::{InitArguments, UpArguments},
     note::NoteAction,
     pairing::{InviteArguments, JoinArguments},

@@ -15,14 +15,16 @@ use zeroize::Zeroizing;
 
 use super::{
     Session,
-    arguments::InitArguments,
+    arguments::{InitArguments, NewcomerArguments},
     error::{CommandError, Done, Unshown},
     key,
+    terminal::Terminal,
     tty::{self, Line, Typed, Uncut},
 };
 use crate::daemon::{
     home::{Home, keys as keys_of},
     init::{self, InitRequest},
+    newcomer::Newcomer,
 };
 
 /// The longest word has eight letters.
@@ -38,19 +40,13 @@ pub(super) fn run(session: &Session, arguments: InitArguments) -> Done {
     let terminal = &session.terminal;
     // Opened before anything is made: a root whose words nobody saw would be none.
     let sink = open_sink(arguments.words_to)?;
-    let name = name(arguments.name)?;
     // Before a passphrase is asked for.
     let home = Home::new(&session.home);
     home.expect_new()?;
-    let keys = key::choose(terminal, &arguments.keys)?;
-    let keeping = keys.keeping();
-    let request = InitRequest {
-        name: name.clone(),
-        kind: arguments.kind,
-        fabric: arguments.fabric,
-        keys,
-        with_root: sink.is_some(),
-    };
+    let device = newcomer(terminal, arguments.newcomer)?;
+    let name = device.name.clone();
+    let keeping = device.keys.keeping();
+    let request = InitRequest { device, fabric: arguments.fabric, with_root: sink.is_some() };
     let report =
         init::run(&home, &request, |words| sink.map_or(Ok(()), |sink| show_words(sink, words)))?;
     let recovery = report.words.is_some();
@@ -74,6 +70,15 @@ pub(super) fn run(session: &Session, arguments: InitArguments) -> Done {
         terminal.note("run weft up, and leave it running; weft invite brings the next device");
     }
     Ok(None)
+}
+
+/// What was asked for, with a passphrase where one keeps the keys.
+pub(super) fn newcomer(
+    terminal: &Terminal,
+    asked: NewcomerArguments,
+) -> Result<Newcomer, CommandError> {
+    let name = name(asked.name)?;
+    Ok(Newcomer { name, kind: asked.kind, keys: key::choose(terminal, &asked.keys)? })
 }
 
 /// The name that was given, else the machine's, as far as that is a name.

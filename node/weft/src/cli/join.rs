@@ -10,7 +10,7 @@ use super::{
     Session,
     arguments::JoinArguments,
     error::{CommandError, Done},
-    init, invitation, key, means,
+    init, invitation, means,
     terminal::{self, Style, Terminal},
 };
 use crate::daemon::{
@@ -25,19 +25,13 @@ pub(super) fn run(session: &Session, arguments: JoinArguments) -> Done {
         return Err(CommandError::new(ErrorKind::Usage, message).hint("say it with --yes"));
     }
     let means = means::read(&arguments)?;
-    let name = init::name(arguments.name)?;
     let home = Home::new(&session.home);
     home.expect_new()?;
     // Before the other device is reached: a ticket is good for two minutes.
-    let keys = key::choose(&terminal, &arguments.keys)?;
-    let keeping = keys_of(keys.keeping());
-    let request = JoinRequest {
-        means,
-        name: name.clone(),
-        kind: arguments.kind,
-        keys,
-        unasked: arguments.yes,
-    };
+    let device = init::newcomer(&terminal, arguments.newcomer)?;
+    let name = device.name.clone();
+    let keeping = keys_of(device.keys.keeping());
+    let request = JoinRequest { means, device, unasked: arguments.yes };
     let is_yes = arguments.yes;
     let outcome = join::run(&home, request, move |met: &Met| {
         if is_yes {

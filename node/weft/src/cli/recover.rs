@@ -36,7 +36,8 @@ use super::{
 use crate::daemon::{
     home::{self, Home},
     memory,
-    recover::{self, FindError, Newcomer, Recovered},
+    newcomer::Newcomer,
+    recover::{self, FindError, Recovered},
 };
 
 /// So many characters of an id are enough, where no other begins with them.
@@ -69,10 +70,10 @@ fn begin(session: &Session, home: &Home, arguments: &RecoverArguments) -> Done {
     let terminal = &session.terminal;
     memory::protect()?;
     arguments.at.iter().try_for_each(|at| check_address(at))?;
-    let name = init::name(arguments.name.clone())?;
+    let name = init::name(arguments.newcomer.name.clone())?;
     let sink = open_sink(arguments)?;
     let root = words::read(arguments.words_from)?;
-    let keys = key::choose(terminal, &arguments.keys)?;
+    let keys = key::choose(terminal, &arguments.newcomer.keys)?;
     let keeping = home::keys(keys.keeping());
     let found = recover::find(home, &root, &arguments.at).map_err(not_found)?;
     let graph = &found.fetched.graph;
@@ -96,7 +97,7 @@ fn begin(session: &Session, home: &Home, arguments: &RecoverArguments) -> Done {
     let question = format!("Make this machine, {name}, an admin of {}", graph.state().name);
     confirm(arguments, graph, &wish, Some(&question))?;
     show_new_words(arguments, sink, &mut wish)?;
-    let newcomer = Newcomer { name: name.clone(), kind: arguments.kind, keys };
+    let newcomer = Newcomer { name: name.clone(), kind: arguments.newcomer.kind, keys };
     let recovered = recover::settle(home, found, &root, newcomer, wish).map_err(refused)?;
     let Recovered { name: given, fabric: fabric_name, told, suspended } = &recovered;
     if terminal.is_json() {

@@ -20,19 +20,15 @@ use weft_trust::{
 };
 use zeroize::Zeroizing;
 
-use super::{clock, home::Home};
+use super::{clock, home::Home, newcomer::Newcomer};
 
 /// What a fabric begins with.
 #[derive(Clone, Debug)]
 pub(crate) struct InitRequest {
-    /// The device's name.
-    pub(crate) name: Name,
-    /// Its kind.
-    pub(crate) kind: Kind,
+    /// The first device.
+    pub(crate) device: Newcomer,
     /// The fabric's name.
     pub(crate) fabric: Name,
-    /// How the device keeps its keys.
-    pub(crate) keys: Wrapping,
     /// Whether a root key is made: only where somebody can be shown its words.
     pub(crate) with_root: bool,
 }
@@ -68,8 +64,8 @@ pub(crate) fn run(
         name: &request.fabric,
         root: root.as_ref(),
         device: &device,
-        device_name: &request.name,
-        kind: request.kind,
+        device_name: &request.device.name,
+        kind: request.device.kind,
     };
     let statement = genesis(new, clock::wall(), &mut super::entropy()?);
     let graph = Graph::new(statement.clone())?;
@@ -78,7 +74,8 @@ pub(crate) fn run(
         // By this its owner knows the fabric again, and no other is taken for it.
         statements.push(vouch(&graph, root, clock::wall())?);
     }
-    found(home, secrets, request.kind, request.keys.clone(), membership::store(&statements))?;
+    let Newcomer { kind, keys, .. } = &request.device;
+    found(home, secrets, *kind, keys.clone(), membership::store(&statements))?;
     Ok(InitReport { fabric: graph.fabric(), device: device.id(), words })
 }
 

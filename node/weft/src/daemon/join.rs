@@ -20,7 +20,7 @@ use weft_net::{
 };
 use weft_protocol::{
     codec,
-    device::{Kind, Role},
+    device::Role,
     frame::FRAME_BYTES_MAX,
     id::EndpointId,
     pairing::{Contacts, PairingMessage},
@@ -38,6 +38,7 @@ use super::{
     clock,
     home::{Home, Settings},
     init::found,
+    newcomer::Newcomer,
     seed,
     up::reach,
 };
@@ -77,12 +78,8 @@ impl Means {
 pub(crate) struct JoinRequest {
     /// By what.
     pub(crate) means: Means,
-    /// The name that this device asks for.
-    pub(crate) name: Name,
-    /// Its kind.
-    pub(crate) kind: Kind,
-    /// How the device keeps its keys.
-    pub(crate) keys: Wrapping,
+    /// The device that joins.
+    pub(crate) device: Newcomer,
     /// Whether this side's yes is given without asking anybody.
     pub(crate) unasked: bool,
 }
@@ -143,7 +140,7 @@ async fn pair(
     let endpoint_seed = seed()?;
     let key = SigningKey::from_bytes(&endpoint_seed).verifying_key();
     let endpoint = EndpointId::from_bytes(key.to_bytes());
-    let JoinRequest { means, name, kind, keys, unasked } = request;
+    let JoinRequest { means, device: Newcomer { name, kind, keys }, unasked } = request;
     let (own, now) = (secret.clone(), clock::now());
     let mut joiner = match means.clone() {
         Means::Ticket(ticket) => Joiner::new(ticket, own, name, kind, endpoint, seed()?, now),

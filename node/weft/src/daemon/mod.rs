@@ -6,6 +6,7 @@ pub(crate) mod init;
 pub(crate) mod join;
 pub(crate) mod lock;
 pub(crate) mod memory;
+pub(crate) mod newcomer;
 pub(crate) mod recover;
 pub(crate) mod up;
 

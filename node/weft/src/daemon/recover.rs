@@ -18,13 +18,13 @@ use weft_net::{
 };
 use weft_protocol::{
     codec,
-    device::{Kind, Role},
+    device::Role,
     frame::FRAME_BYTES_MAX,
     id::{BootId, DeviceId},
     signed::Signed,
     statement::{Name, TrustMessage},
 };
-use weft_store::key::{Secrets, Wrapping};
+use weft_store::key::Secrets;
 use weft_trust::{
     author::NewDevice,
     exchange::{self, Exchange},
@@ -37,7 +37,7 @@ use weft_trust::{
     secret::DeviceSecret,
 };
 
-use super::{clock, home::Home, init::found, seed, up};
+use super::{clock, home::Home, init::found, newcomer::Newcomer, seed, up};
 
 /// One try to reach a device takes at most so long.
 const REACH_TIME: Duration = Duration::from_secs(8);
@@ -105,17 +105,6 @@ pub(crate) struct Recovered {
     pub(crate) told: Vec<String>,
     /// The names of the devices that are suspended still.
     pub(crate) suspended: Vec<String>,
-}
-
-/// Who this machine will be.
-#[derive(Clone, Debug)]
-pub(crate) struct Newcomer {
-    /// The name that it asks for.
-    pub(crate) name: Name,
-    /// Its kind.
-    pub(crate) kind: Kind,
-    /// How it keeps its keys.
-    pub(crate) keys: Wrapping,
 }
 
 /// Asks the devices at these addresses for the fabric, or those on the local network.

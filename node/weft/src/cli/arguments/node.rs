@@ -1,27 +1,19 @@
 //! What begins a fabric, and runs a node.
 
 use clap::Args;
-use weft_protocol::{device::Kind, statement::Name};
+use weft_protocol::statement::Name;
 
-use super::{KeyChoice, kinds};
+use super::NewcomerArguments;
 use crate::daemon::home::Metered;
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArguments {
-    /// This device's name [default: the machine's]
-    #[arg(long)]
-    pub(crate) name: Option<Name>,
-
-    /// This device's kind
-    #[arg(long, default_value = "laptop", value_parser = kinds())]
-    pub(crate) kind: Kind,
+    #[command(flatten)]
+    pub(crate) newcomer: NewcomerArguments,
 
     /// The fabric's name
     #[arg(long, value_name = "NAME", default_value = "home")]
     pub(crate) fabric: Name,
-
-    #[command(flatten)]
-    pub(crate) keys: KeyChoice,
 
     /// Writes the recovery words to this open file descriptor instead of the terminal
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(u32).range(3..))]

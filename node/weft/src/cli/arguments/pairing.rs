@@ -6,12 +6,9 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use weft_protocol::{
-    device::{Kind, Role},
-    statement::Name,
-};
+use weft_protocol::device::Role;
 
-use super::{KeyChoice, kinds};
+use super::NewcomerArguments;
 
 #[derive(Debug, Args)]
 pub(crate) struct InviteArguments {
@@ -46,16 +43,8 @@ pub(crate) struct JoinArguments {
     #[arg(long, value_name = "ADDRESS", conflicts_with = "image")]
     pub(crate) at: Vec<String>,
 
-    /// This device's name [default: the machine's]
-    #[arg(long)]
-    pub(crate) name: Option<Name>,
-
-    /// This device's kind
-    #[arg(long, default_value = "laptop", value_parser = kinds())]
-    pub(crate) kind: Kind,
-
     #[command(flatten)]
-    pub(crate) keys: KeyChoice,
+    pub(crate) newcomer: NewcomerArguments,
 
     /// Says yes to the four words, unseen
     #[arg(long)]

@@ -1,9 +1,8 @@
 //! What the recovery words are for.
 
 use clap::Args;
-use weft_protocol::{device::Kind, statement::Name};
 
-use super::{KeyChoice, kinds};
+use super::NewcomerArguments;
 
 #[derive(Debug, Args)]
 pub(crate) struct RecoverArguments {
@@ -11,16 +10,8 @@ pub(crate) struct RecoverArguments {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) at: Vec<String>,
 
-    /// This device's name [default: the machine's]
-    #[arg(long)]
-    pub(crate) name: Option<Name>,
-
-    /// This device's kind
-    #[arg(long, default_value = "laptop", value_parser = kinds())]
-    pub(crate) kind: Kind,
-
     #[command(flatten)]
-    pub(crate) keys: KeyChoice,
+    pub(crate) newcomer: NewcomerArguments,
 
     /// Takes a fabric that was begun by a version whose recovery words said nothing in it
     #[arg(long, value_name = "ID")]
@@ -60,8 +51,8 @@ impl RecoverArguments {
     pub(crate) fn of_a_new_device(&self) -> Option<&'static str> {
         let given = [
             ("--at", !self.at.is_empty()),
-            ("--name", self.name.is_some()),
-            ("--key", self.keys.key.is_some()),
+            ("--name", self.newcomer.name.is_some()),
+            ("--key", self.newcomer.keys.key.is_some()),
             ("--fabric", self.fabric.is_some()),
         ];
         given.into_iter().find(|(_, is_given)| *is_given).map(|(what, _)| what)
