@@ -50,6 +50,10 @@ impl DocumentKind {
     /// Kinds of which a fabric has exactly one document.
     pub const SINGLETONS: [Self; 3] = [Self::ROOT, Self::REGISTRY, Self::SETTINGS];
 
+    /// Kinds that the program itself knows: of these, a thousand documents need no word each.
+    const KNOWN: [Self; 6] =
+        [Self::ROOT, Self::REGISTRY, Self::SETTINGS, Self::NOTE, Self::TIMER, Self::RUN];
+
     /// The word.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -76,6 +80,9 @@ impl FromStr for DocumentKind {
     type Err = ParseKindError;
 
     fn from_str(text: &str) -> Result<Self, ParseKindError> {
+        if let Some(known) = Self::KNOWN.into_iter().find(|kind| kind.0 == text) {
+            return Ok(known);
+        }
         let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if (1..=32).contains(&text.len()) && text.bytes().all(letter) {
             Ok(Self(Cow::Owned(text.to_owned())))
@@ -389,6 +396,10 @@ mod tests {
     #[test]
     fn kinds_are_words() {
         assert_eq!("note".parse::<DocumentKind>(), Ok(DocumentKind::NOTE));
+        assert_eq!(
+            "recipe".parse::<DocumentKind>().map(|kind| kind.to_string()),
+            Ok("recipe".into())
+        );
         for text in ["", "Note", "a b", &"x".repeat(33)] {
             assert!(text.parse::<DocumentKind>().is_err(), "{text}");
         }

@@ -172,16 +172,23 @@ pub(super) enum Theirs {
 
 impl Index {
     pub(super) fn load(rows: &dyn Rows) -> Result<Self, ReadError> {
-        let mut index = Self { entries: BTreeMap::new(), total: Sum::default() };
+        let mut total = Sum::default();
+        let mut entries = Vec::new();
         for (item, value) in rows.scan(Table::Index, &[])? {
             let Item::Named(name) = item else { continue };
             let key = DocumentKey::from_bytes(&name).ok_or_else(|| ReadError {
                 table: Table::Index,
                 why: "a name that is no key".to_owned(),
             })?;
-            index.insert(key, decode(&value)?);
+            let mut entry = decode(&value)?;
+            // Most have one head, and a decoded list has room for four.
+            entry.state.heads.shrink_to_fit();
+            let sum = Sum::of(&key, &entry.state);
+            total.add(&sum);
+            entries.push((key, (entry, sum)));
         }
-        Ok(index)
+        // Out of a list the tree is made with full nodes; one by one, in order, they are half empty.
+        Ok(Self { entries: entries.into_iter().collect(), total })
     }
 
     pub(super) fn insert(&mut self, key: DocumentKey, entry: Entry) {
