@@ -6,10 +6,11 @@
 //! [`KeyFile`](key::KeyFile) that yields the [`StoreKey`](key::StoreKey). [`Store::open`] takes the
 //! store's lock, verifies every page, unseals the header. A [`Batch`] given to a [`Writer`] joins the
 //! queue of the one writer thread. The thread takes what has queued up as one group, seals each value
-//! under its row, commits the group in one redb transaction, and calls each batch's `on_done` in the
-//! order of submission: for [`Durability::Synced`] after the fsync, for [`Durability::Ordered`] before
-//! it, with the fsync at most 50 ms behind. Reads are snapshots, block on no writer, and see whatever
-//! has been acknowledged.
+//! under its row, commits the group in one redb transaction with its fsync, and calls each batch's
+//! `on_done` in the order of submission. A batch that is only [`Durability::Ordered`] does not wait for
+//! that: it is acknowledged as it joins the open group, which lies in memory and is committed with the next
+//! [`Durability::Synced`] batch or within 50 ms. Reads are snapshots of both, block on no writer, and see
+//! whatever has been acknowledged.
 //!
 //! After the first write that fails, the disk gets no more bytes from this process: what it holds
 //! is what a crash at that moment would have left. Later batches fail with the reason, reads go on.
@@ -29,6 +30,8 @@
 
 pub mod key;
 mod store;
+mod queue;
+mod unwritten;
 mod writer;
 mod view;
 

@@ -1,10 +1,12 @@
 //! The open store: its header, and reads.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fmt,
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
+    ops::RangeInclusive,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -16,18 +18,17 @@ use redb::{
     Database, DatabaseError, ReadOnlyTable, ReadableDatabase as _, StorageBackend, StorageError,
     TableDefinition, TableError, TransactionError, backends::FileBackend,
 };
-use rustix::{
-    fs::{CWD, RenameFlags, renameat_with},
-    io::Errno,
-};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use thiserror::Error;
 use weft_protocol::row::{Item, Row, Table, Write};
 
 use crate::{
     disk::{Disk, Health},
     key::{StoreKey, parent, sync_parent},
+    queue::Queue,
     reserve::Reserve,
     seal::{Damage, Sealer, VERSION},
+    unwritten::{self, FIRST},
     writer::{self, WriteError, Writer},
 };
 
@@ -116,6 +117,7 @@ pub(crate) struct Inner {
     /// There until it is dropped.
     db: Option<Database>,
     sealer: Sealer,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) health: Arc<Health>,
 }
 
@@ -173,7 +175,12 @@ impl Store {
         let reserve = Reserve::new(parent(path).join("reserve"));
         DirBuilder::new().recursive(true).mode(0o700).create(parent(path)).map_err(io)?;
         if !path.try_exists().map_err(io)? {
-            Self::create(path, key)?;
+            match Self::create(path, key, &[]) {
+                // Another process was faster; its store is found next, with its lock.
+                Err(OpenError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made?,
+            }
         }
         let opened = Self::open_file(path, key, Mode::Verified, cache_bytes);
         let inner = if let Err(OpenError::DiskFull) = &opened {
@@ -189,34 +196,50 @@ impl Store {
         Self::start(inner, reserve).map_err(io)
     }
 
-    /// Makes the file, empty but for its header. It gets its name when it is whole, since redb does
-    /// not open a file that a crash has left half made.
-    fn create(path: &Path, key: &StoreKey) -> Result<(), OpenError> {
+    /// Makes a store in the file at `path`, where none is, that begins with these rows. All of it is on the
+    /// disk when this returns, or nothing is.
+    ///
+    /// The file gets its name when it is whole, since redb does not open one that a crash has left half made.
+    /// So one sync is enough, however much is written before.
+    ///
+    /// # Errors
+    ///
+    /// A file is there, a row is too large, or the disk refuses.
+    pub fn create(path: &Path, key: &StoreKey, writes: &[Write]) -> Result<(), OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let mut tail = [0; 8];
         getrandom::fill(&mut tail).map_err(|error| OpenError::Disk { why: error.to_string() })?;
         let mut unfinished = unfinished(path);
         unfinished.push(format!("{:016x}", u64::from_be_bytes(tail)));
         let unfinished = parent(path).join(unfinished);
-        let made = Self::open_file(&unfinished, key, Mode::New, CACHE_BYTES).and_then(|inner| {
-            let health = Arc::clone(&inner.health);
-            drop(inner);
-            health.check().map_err(from_write)
-        });
+        let made = Self::make(&unfinished, key, writes);
         let named = made.and_then(|()| {
-            match renameat_with(CWD, &unfinished, CWD, path, RenameFlags::NOREPLACE) {
-                // Another process was faster; its store is found next, with its lock.
-                Err(Errno::EXIST) => fs::remove_file(&unfinished).map_err(io),
-                Err(error) => Err(io(error.into())),
-                Ok(()) => sync_parent(path).map_err(io),
-            }
+            renameat_with(CWD, &unfinished, CWD, path, RenameFlags::NOREPLACE)
+                .map_err(|error| io(error.into()))
         });
         if named.is_err()
             && let Err(error) = fs::remove_file(&unfinished)
         {
             tracing::debug!(%error, "an unfinished store stays until the next start");
         }
-        named
+        named.and_then(|()| sync_parent(path).map_err(io))
+    }
+
+    /// Makes the file at `path`, and syncs it at its end.
+    fn make(path: &Path, key: &StoreKey, writes: &[Write]) -> Result<(), OpenError> {
+        let io = |source| OpenError::Io { path: path.to_owned(), source };
+        writer::check(writes).map_err(from_write)?;
+        let file = Self::file(path, Mode::New)?;
+        let whole = file.try_clone().map_err(io)?;
+        let backend = FileBackend::new(file).map_err(|error| from_database(error, path))?;
+        let disk = Disk::unsynced(backend, Arc::default());
+        let inner = Inner::open_disk(disk, key, Mode::New, CACHE_BYTES, path)?;
+        inner.apply(writes.iter().map(writer::parts)).map_err(from_write)?;
+        let health = Arc::clone(&inner.health);
+        // Closing it writes the last of it.
+        drop(inner);
+        health.check().map_err(from_write)?;
+        whole.sync_all().map_err(io)
     }
 
     /// Opens a damaged store to read what is left of it. Writes nothing to the file and fails
@@ -238,6 +261,12 @@ impl Store {
         mode: Mode,
         cache_bytes: usize,
     ) -> Result<Inner, OpenError> {
+        let file = Self::file(path, mode)?;
+        let backend = FileBackend::new(file).map_err(|error| from_database(error, path))?;
+        Inner::open(backend, key, mode, cache_bytes, path)
+    }
+
+    fn file(path: &Path, mode: Mode) -> Result<File, OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let file = OpenOptions::new()
             .read(true)
@@ -247,8 +276,7 @@ impl Store {
             .open(path)
             .map_err(io)?;
         restrict(&file).map_err(io)?;
-        let backend = FileBackend::new(file).map_err(|error| from_database(error, path))?;
-        Inner::open(backend, key, mode, cache_bytes, path)
+        Ok(file)
     }
 
     fn start(inner: Inner, reserve: Reserve) -> io::Result<Self> {
@@ -308,6 +336,10 @@ impl Store {
     ///
     /// It is damaged, or the disk fails.
     pub fn get(&self, row: &Row) -> Result<Option<Vec<u8>>, ReadError> {
+        let unwritten = self.inner.queue.state().get(row).cloned();
+        if let Some(value) = unwritten {
+            return Ok(value);
+        }
         let key = self.inner.sealer.key(row);
         self.inner.read(row.table, |rows| {
             let Some(sealed) = rows.get(key.as_slice())? else { return Ok(None) };
@@ -322,8 +354,9 @@ impl Store {
     ///
     /// One of them is damaged, or the disk fails.
     pub fn scan(&self, table: Table, scope: &[u8]) -> Result<Vec<(Item, Vec<u8>)>, ReadError> {
-        let range = self.inner.sealer.scope_range(table, scope);
-        Ok(items(self.inner.range(table, range, usize::MAX)?))
+        let keys = self.inner.sealer.scope_range(table, scope);
+        let rows = unwritten::from(table, scope, FIRST);
+        Ok(items(self.inner.range(table, keys, &rows, usize::MAX)?))
     }
 
     /// Up to `limit` numbered rows of a scope, from `number` on, in order.
@@ -338,8 +371,9 @@ impl Store {
         number: u64,
         limit: usize,
     ) -> Result<Vec<(Item, Vec<u8>)>, ReadError> {
-        let range = self.inner.sealer.numbers_from(table, scope, number);
-        Ok(items(self.inner.range(table, range, limit)?))
+        let keys = self.inner.sealer.numbers_from(table, scope, number);
+        let rows = unwritten::from(table, scope, Item::Numbered(number));
+        Ok(items(self.inner.range(table, keys, &rows, limit)?))
     }
 
     /// The numbered row of a scope with the greatest number.
@@ -353,13 +387,20 @@ impl Store {
         scope: &[u8],
     ) -> Result<Option<(Item, Vec<u8>)>, ReadError> {
         let (first, last) = self.inner.sealer.numbers_from(table, scope, 0);
-        self.inner.read(table, |rows| {
-            let mut range = rows.range(first.as_slice()..=last.as_slice())?;
-            let Some(entry) = range.next_back() else { return Ok(None) };
-            let (key, sealed) = entry?;
-            let (row, value) = self.inner.sealer.open(table, key.value(), sealed.value())?;
-            Ok(Some((row.item, value)))
-        })
+        let rows = unwritten::from(table, scope, Item::Numbered(0));
+        let found = self.inner.read_over(table, &rows, |rows, over| {
+            let newest = over.put.last();
+            for entry in rows.range(first.as_slice()..=last.as_slice())?.rev() {
+                let (key, sealed) = entry?;
+                if over.hides(key.value()) {
+                    continue;
+                }
+                let (row, value) = self.inner.sealer.open(table, key.value(), sealed.value())?;
+                return Ok(newest.cloned().filter(|it| it.0 > row).or(Some((row, value))));
+            }
+            Ok(newest.cloned())
+        })?;
+        Ok(found.map(|(row, value)| (row.item, value)))
     }
 
     /// All rows of a table, in the order of scopes and items.
@@ -368,7 +409,8 @@ impl Store {
     ///
     /// One of them is damaged, or the disk fails.
     pub fn scan_table(&self, table: Table) -> Result<Vec<(Row, Vec<u8>)>, ReadError> {
-        self.inner.range(table, self.inner.sealer.table_range(table), usize::MAX)
+        let keys = self.inner.sealer.table_range(table);
+        self.inner.range(table, keys, &unwritten::all(table), usize::MAX)
     }
 
     /// All rows of a table that can be read, and how many can't.
@@ -378,17 +420,21 @@ impl Store {
     /// The pages that lead to the rows are damaged, or the disk fails.
     pub fn scan_readable(&self, table: Table) -> Result<Readable, ReadError> {
         let (first, last) = self.inner.sealer.table_range(table);
-        let (mut found, damaged) = self.inner.read(table, |rows| {
-            let (mut found, mut damaged) = (Vec::new(), 0);
-            for entry in rows.range(first.as_slice()..=last.as_slice())? {
-                let (key, sealed) = entry?;
-                match self.inner.sealer.open(table, key.value(), sealed.value()) {
-                    Ok(row) => found.push(row),
-                    Err(Damage) => damaged += 1,
+        let (mut found, damaged) =
+            self.inner.read_over(table, &unwritten::all(table), |rows, over| {
+                let (mut found, mut damaged) = (over.put.clone(), 0);
+                for entry in rows.range(first.as_slice()..=last.as_slice())? {
+                    let (key, sealed) = entry?;
+                    if over.hides(key.value()) {
+                        continue;
+                    }
+                    match self.inner.sealer.open(table, key.value(), sealed.value()) {
+                        Ok(row) => found.push(row),
+                        Err(Damage) => damaged += 1,
+                    }
                 }
-            }
-            Ok((found, damaged))
-        })?;
+                Ok((found, damaged))
+            })?;
         found.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         Ok(Readable { rows: found, damaged })
     }
@@ -430,6 +476,20 @@ fn restrict(file: &File) -> io::Result<()> {
 }
 
 type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// What was acknowledged of some rows and is not in the file.
+struct Over {
+    /// The keys of the rows whose state in the file does not count.
+    keys: BTreeSet<Vec<u8>>,
+    /// Those of them that are not deleted, in order.
+    put: Vec<(Row, Vec<u8>)>,
+}
+
+impl Over {
+    fn hides(&self, key: &[u8]) -> bool {
+        self.keys.contains(key)
+    }
+}
 
 /// What reading meets, before it is known in which table.
 enum Fault {
@@ -475,11 +535,20 @@ impl Inner {
         cache_bytes: usize,
         path: &Path,
     ) -> Result<Self, OpenError> {
-        let health = Arc::new(Health::default());
+        Self::open_disk(Disk::new(backend, Arc::default()), key, mode, cache_bytes, path)
+    }
+
+    fn open_disk(
+        disk: Disk<impl StorageBackend>,
+        key: &StoreKey,
+        mode: Mode,
+        cache_bytes: usize,
+        path: &Path,
+    ) -> Result<Self, OpenError> {
+        let health = Arc::clone(disk.health());
         if mode == Mode::Salvage {
             health.fail(WriteError::ReadOnly);
         }
-        let disk = Disk::new(backend, Arc::clone(&health));
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let db = Database::builder()
                 .set_cache_size(cache_bytes)
@@ -487,7 +556,8 @@ impl Inner {
                 .create_with_backend(disk)
                 .map_err(|error| from_database(error, path))?;
             let sealer = Sealer::new(key);
-            let inner = Self { db: Some(db), sealer, health: Arc::clone(&health) };
+            let queue = Arc::new(Queue::new(Arc::clone(&health)));
+            let inner = Self { db: Some(db), sealer, queue, health: Arc::clone(&health) };
             if mode == Mode::New {
                 inner.write_header()?;
             }
@@ -546,57 +616,95 @@ impl Inner {
         table: Table,
         read: impl FnOnce(&Rows) -> Result<T, Fault>,
     ) -> Result<T, ReadError> {
-        // redb may panic on pages that were changed behind its back.
-        catch_unwind(AssertUnwindSafe(|| read(&self.db().begin_read()?.open_table(ROWS)?)))
-            .unwrap_or(Err(Fault::Damage))
-            .map_err(|fault| match fault {
+        self.guarded(table, || read(&self.db().begin_read()?.open_table(ROWS)?))
+    }
+
+    /// Reads the file together with what was acknowledged of `rows` and is not in it, both of one moment.
+    fn read_over<T>(
+        &self,
+        table: Table,
+        rows: &RangeInclusive<Row>,
+        read: impl FnOnce(&Rows, &Over) -> Result<T, Fault>,
+    ) -> Result<T, ReadError> {
+        self.guarded(table, || {
+            let mut unwritten = BTreeMap::new();
+            let file = {
+                let state = self.queue.state();
+                for group in state.unwritten() {
+                    let found = group.range(rows);
+                    unwritten.extend(found.map(|(row, value)| (row.clone(), value.clone())));
+                }
+                // Under the lock: what leaves the queue is in the file before.
+                self.db().begin_read()?
+            };
+            let keys = unwritten.keys().map(|row| self.sealer.key(row)).collect();
+            let put = unwritten.into_iter().filter_map(|(row, value)| Some((row, value?)));
+            let over = Over { keys, put: put.collect() };
+            read(&file.open_table(ROWS)?, &over)
+        })
+    }
+
+    /// redb may panic on pages that were changed behind its back.
+    fn guarded<T>(
+        &self,
+        table: Table,
+        read: impl FnOnce() -> Result<T, Fault>,
+    ) -> Result<T, ReadError> {
+        catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(Fault::Damage)).map_err(|fault| {
+            match fault {
                 Fault::Damage => ReadError::Damaged { table },
                 Fault::Redb(error) => ReadError::Disk { table, why: error.to_string() },
-            })
+            }
+        })
     }
 
     fn range(
         &self,
         table: Table,
         (first, last): (Vec<u8>, Vec<u8>),
+        rows: &RangeInclusive<Row>,
         limit: usize,
     ) -> Result<Vec<(Row, Vec<u8>)>, ReadError> {
-        let mut found = self.read(table, |rows| {
-            rows.range(first.as_slice()..=last.as_slice())?
-                .take(limit)
-                .map(|entry| {
-                    let (key, sealed) = entry?;
-                    Ok(self.sealer.open(table, key.value(), sealed.value())?)
-                })
-                .collect::<Result<Vec<_>, Fault>>()
+        let mut found = self.read_over(table, rows, |rows, over| {
+            let mut found = over.put.clone();
+            for entry in rows.range(first.as_slice()..=last.as_slice())? {
+                if found.len() - over.put.len() == limit {
+                    break;
+                }
+                let (key, sealed) = entry?;
+                if !over.hides(key.value()) {
+                    found.push(self.sealer.open(table, key.value(), sealed.value())?);
+                }
+            }
+            Ok(found)
         })?;
         // On disk they lie in the order of hashes, which differs from store to store.
         found.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        found.truncate(limit);
         Ok(found)
     }
 
-    /// Commits `writes` as one transaction.
+    /// Commits writes as one transaction that is on the disk when this returns: each row with its value, or
+    /// `None` where it is deleted.
     pub(crate) fn apply<'a>(
         &self,
-        writes: impl Iterator<Item = &'a Write>,
-        durability: redb::Durability,
+        writes: impl Iterator<Item = (&'a Row, Option<&'a [u8]>)>,
     ) -> Result<(), WriteError> {
         let redb = WriteError::from_redb;
-        let mut transaction = self.db().begin_write().map_err(|error| redb(error.into()))?;
-        transaction.set_durability(durability).map_err(|error| redb(error.into()))?;
+        let transaction = self.db().begin_write().map_err(|error| redb(error.into()))?;
         {
             let mut rows = transaction.open_table(ROWS).map_err(|error| redb(error.into()))?;
-            for write in writes {
-                match write {
-                    Write::Put(row, value) => {
-                        let key = self.sealer.key(row);
+            for (row, value) in writes {
+                let key = self.sealer.key(row);
+                match value {
+                    Some(value) => {
                         let sealed = self
                             .sealer
                             .seal(row, &key, value)
                             .map_err(|error| WriteError::Disk { why: error.to_string() })?;
                         rows.insert(key.as_slice(), sealed.as_slice())
                     }
-                    Write::Delete(row) => rows.remove(self.sealer.key(row).as_slice()),
+                    None => rows.remove(key.as_slice()),
                 }
                 .map_err(|error| redb(error.into()))?;
             }

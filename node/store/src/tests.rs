@@ -17,6 +17,8 @@ use crate::{
 
 #[path = "tests/cache.rs"]
 mod cache;
+#[path = "tests/unwritten.rs"]
+mod unwritten;
 
 const TABLES: [Table; 4] = [Table::Audit, Table::Run, Table::Change, Table::Peer];
 
@@ -243,6 +245,32 @@ fn a_crash_while_the_store_is_made_is_no_store_and_no_harm() {
         fs::read_dir(parent(&path)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["reserve", "store", "store.news"]);
+}
+
+#[test]
+fn a_store_begins_with_its_rows_or_not_at_all() {
+    let (_home, path) = home();
+    fs::create_dir(parent(&path)).unwrap();
+    let names = || fs::read_dir(parent(&path)).unwrap().count();
+    let row = Row::named(Table::Node, b"", b"name");
+    let put = |value: &[u8]| [Write::Put(row.clone(), value.to_vec())];
+
+    let too_large =
+        [put(b"laptop"), put(&vec![0; weft_protocol::row::VALUE_BYTES_MAX + 1])].concat();
+    let error = Store::create(&path, &key(), &too_large).unwrap_err();
+    assert!(error.to_string().contains("at most"), "{error}");
+    assert_eq!(names(), 0, "nothing is left of it");
+
+    Store::create(&path, &key(), &put(b"laptop")).unwrap();
+    assert_eq!(names(), 1);
+    let taken = Store::create(&path, &key(), &put(b"phone")).unwrap_err();
+    assert!(
+        matches!(&taken, OpenError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists),
+        "{taken}"
+    );
+    assert_eq!(names(), 1);
+    let store = Store::open(&path, &key()).unwrap();
+    assert_eq!(store.get(&row).unwrap().as_deref(), Some(&b"laptop"[..]));
 }
 
 #[test]

@@ -1,36 +1,24 @@
 //! The one thread that writes, and the handles that feed it.
 //!
-//! Batches that wait while a commit runs form the next group and share its fsync. A group begins
-//! with its ordered batches, up to the first synced one: they are committed in memory, where
-//! readers see them, and acknowledged at once. The rest is committed with an fsync, which takes
-//! all earlier ordered ones along, and is then acknowledged. redb keeps commits without durability
-//! readable and writes them out with the next durable one, so no second copy of unsynced rows is
-//! needed beside it.
+//! Batches that wait while a commit runs form the next group and share its fsync. It takes along the
+//! ordered ones that were acknowledged before ([`queue`](crate::queue)); they alone are committed when the
+//! oldest is 40 ms old.
 
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 
 use thiserror::Error;
 use tokio::sync::oneshot;
 use weft_protocol::row::{Durability, Row, Table, TooLarge, Write};
 
-use crate::store::Inner;
-
-/// Age of the oldest ordered batch at which its fsync begins; 10 ms of the 50 ms are left for it.
-const GROUP_WINDOW: Duration = Duration::from_millis(40);
-/// Batches that may wait. The writer takes all of them at once, so a submitter that finds the queue
-/// full waits for at most one group.
-const QUEUE_LEN: usize = 1024;
-/// Bytes at which a group is closed: what redb buffers of a transaction without touching the disk.
-const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+use crate::{
+    queue::{Group, Queue},
+    store::Inner,
+};
 
 /// Changes that happen together or not at all, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,43 +83,28 @@ impl WriteError {
     }
 }
 
-type Done = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
-
-struct Job {
-    batch: Batch,
-    on_done: Done,
-}
-
-enum Message {
-    Write(Job),
-    Close,
-}
-
 /// Hands batches to the writer thread. Cheap to clone; batches of one handle, and of handles whose
 /// calls are ordered among each other, are written in that order.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    queue: SyncSender<Message>,
+    queue: Arc<Queue>,
 }
 
 impl Writer {
     /// Queues `batch`; `on_done` hears once it is persisted as it asks for, or why it is not.
     ///
-    /// `on_done` is called exactly once: on the writer thread, in the order of submission, or on
-    /// the caller's if the batch is refused before it is queued. It must neither block nor submit
-    /// nor drop the store: nothing is written meanwhile. This call waits for at most one group, and only while
-    /// 1,024 batches are queued.
+    /// `on_done` is called exactly once, in the order of submission: before this returns where the answer
+    /// is known then, as it is of an ordered batch that waits for no other, else on the writer thread. It
+    /// must neither block nor submit nor drop the store: nothing is written meanwhile. This call waits for at
+    /// most one group, and only while 1,024 batches are queued.
     pub fn submit(
         &self,
         batch: Batch,
         on_done: impl FnOnce(Result<(), WriteError>) + Send + 'static,
     ) {
-        if let Err(error) = batch.check() {
-            return on_done(Err(error));
-        }
-        let job = Job { batch, on_done: Box::new(on_done) };
-        if let Err(mpsc::SendError(Message::Write(job))) = self.queue.send(Message::Write(job)) {
-            (job.on_done)(Err(WriteError::Closed));
+        match check(&batch.writes) {
+            Ok(()) => self.queue.submit(batch, Box::new(on_done)),
+            Err(error) => on_done(Err(error)),
         }
     }
 
@@ -152,132 +125,77 @@ impl Writer {
 
     /// Asks the thread to end after what is queued.
     pub(crate) fn close(&self) {
-        // A thread that has ended already is what is asked for.
-        drop(self.queue.send(Message::Close));
+        self.queue.close();
+    }
+}
+
+/// Refuses rows that no store takes.
+pub(crate) fn check(writes: &[Write]) -> Result<(), WriteError> {
+    writes.iter().try_for_each(|write| {
+        write.check().map_err(|TooLarge { table, what, len, max }| WriteError::TooLarge {
+            table,
+            what,
+            len,
+            max,
+        })
+    })
+}
+
+/// A row and its value, or `None` where it is deleted.
+pub(crate) fn parts(write: &Write) -> (&Row, Option<&[u8]>) {
+    match write {
+        Write::Put(row, value) => (row, Some(value)),
+        Write::Delete(row) => (row, None),
     }
 }
 
 impl Batch {
-    fn check(&self) -> Result<(), WriteError> {
-        for write in &self.writes {
-            write.check().map_err(|TooLarge { table, what, len, max }| WriteError::TooLarge {
-                table,
-                what,
-                len,
-                max,
-            })?;
-        }
-        Ok(())
-    }
-
-    fn bytes(&self) -> usize {
-        self.writes.iter().map(|write| parts(write).1.len()).sum()
-    }
-}
-
-fn parts(write: &Write) -> (&Row, &[u8]) {
-    match write {
-        Write::Put(row, value) => (row, value),
-        Write::Delete(row) => (row, &[]),
+    /// The bytes of its values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.writes.iter().map(|write| parts(write).1.map_or(0, <[u8]>::len)).sum()
     }
 }
 
 /// Starts the thread.
 pub(crate) fn start(inner: Arc<Inner>) -> io::Result<(Writer, JoinHandle<()>)> {
-    let (queue, messages) = mpsc::sync_channel(QUEUE_LEN);
-    let thread = thread::Builder::new()
-        .name("weft-store".to_owned())
-        .spawn(move || Loop { inner, messages, unsynced_since: None, open: true }.run())?;
+    let queue = Arc::clone(&inner.queue);
+    let thread =
+        thread::Builder::new().name("weft-store".to_owned()).spawn(move || Loop { inner }.run())?;
     Ok((Writer { queue }, thread))
 }
 
 struct Loop {
     inner: Arc<Inner>,
-    messages: Receiver<Message>,
-    /// When the oldest acknowledged batch that has seen no fsync was committed.
-    unsynced_since: Option<Instant>,
-    open: bool,
 }
 
 impl Loop {
-    fn run(mut self) {
-        while self.open {
-            let group = self.next_group();
-            self.write(group);
-            let is_due = |since: Instant| !self.open || since.elapsed() >= GROUP_WINDOW;
-            if self.unsynced_since.is_some_and(is_due) {
-                // Nobody waits for this one; a failure meets the next batch and `Store::failure`.
-                drop(self.commit(&[], redb::Durability::Immediate));
-                self.unsynced_since = None;
-            }
+    fn run(self) {
+        while let Some(group) = self.inner.queue.next_group() {
+            let (result, is_in_file) = self.commit(&group);
+            self.inner.queue.done(group, &result, is_in_file);
         }
     }
 
-    /// Waits for a batch, at most until the unsynced ones are due, and takes all that wait.
-    fn next_group(&mut self) -> Vec<Job> {
-        let mut next = match self.unsynced_since {
-            None => self.messages.recv().map_err(|_| TryRecvError::Disconnected),
-            Some(since) => {
-                let left = GROUP_WINDOW.saturating_sub(since.elapsed());
-                self.messages.recv_timeout(left).map_err(|error| match error {
-                    RecvTimeoutError::Timeout => TryRecvError::Empty,
-                    RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
-                })
-            }
-        };
-        let (mut group, mut bytes) = (Vec::new(), 0);
-        loop {
-            match next {
-                Ok(Message::Write(job)) => {
-                    bytes += job.batch.bytes();
-                    group.push(job);
-                }
-                Ok(Message::Close) | Err(TryRecvError::Disconnected) => self.open = false,
-                Err(TryRecvError::Empty) => return group,
-            }
-            if !self.open || group.len() == QUEUE_LEN || bytes >= GROUP_BYTES_MAX {
-                return group;
-            }
-            next = self.messages.try_recv();
-        }
-    }
-
-    fn write(&mut self, mut group: Vec<Job>) {
-        let synced = group
-            .iter()
-            .position(|job| job.batch.durability == Durability::Synced)
-            .unwrap_or(group.len());
-        let rest = group.split_off(synced);
-        if !group.is_empty() {
-            let committed_at = Instant::now();
-            let result = self.commit(&group, redb::Durability::None);
-            self.unsynced_since.get_or_insert(committed_at);
-            acknowledge(group, &result);
-        }
-        if !rest.is_empty() {
-            let result = self.commit(&rest, redb::Durability::Immediate);
-            self.unsynced_since = None;
-            acknowledge(rest, &result);
-        }
-    }
-
-    fn commit(&self, group: &[Job], durability: redb::Durability) -> Result<(), WriteError> {
+    /// Writes a group, and gives besides whether readers find it in the file, which they may although it
+    /// failed: what cannot be written lies in memory from then on.
+    fn commit(&self, group: &Group) -> (Result<(), WriteError>, bool) {
         let health = &self.inner.health;
-        health.check()?;
-        let writes = group.iter().flat_map(|job| &job.batch.writes);
-        let result = catch_unwind(AssertUnwindSafe(|| self.inner.apply(writes, durability)))
+        if let Err(error) = health.check() {
+            return (Err(error), false);
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| self.inner.apply(group.writes())))
             .unwrap_or_else(|_| Err(WriteError::Disk { why: "its file is damaged".to_owned() }));
+        let is_in_file = result.is_ok();
         // What failed below redb is the reason, whatever redb made of it.
-        health.check()?;
-        if let Err(error) = result {
+        if let (None, Err(error)) = (health.failure(), result) {
             health.fail(error);
         }
-        health.check()
+        (health.check(), is_in_file)
     }
 }
 
-fn acknowledge(group: Vec<Job>, result: &Result<(), WriteError>) {
-    for job in group {
-        (job.on_done)(result.clone());
+impl Drop for Loop {
+    fn drop(&mut self) {
+        self.inner.queue.abandon();
     }
 }

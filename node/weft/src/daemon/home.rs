@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use weft_api::Keys;
-use weft_protocol::device::Kind;
+use weft_protocol::{device::Kind, row::Write};
 use weft_store::{
     Store,
     key::{Keeping, KeyFile, LockedFile, Secrets, Wrapping},
@@ -69,6 +69,12 @@ impl Metered {
 }
 
 impl Settings {
+    /// Those of a new home, with a port that is free.
+    fn new() -> Result<Self> {
+        let (port, metered) = (free_port()?, Metered::default());
+        Ok(Self { port, kind: None, metered, announce: Vec::new() })
+    }
+
     /// The device's kind, as far as it was written by a program that knows it.
     pub(crate) fn kind(&self) -> Option<Kind> {
         self.kind.as_deref()?.parse().ok()
@@ -151,36 +157,38 @@ impl Home {
     /// Makes it the home of a device of this kind with these secrets, kept in this way. A home counts as initialised
     /// when its key is there, so this comes after all else.
     pub(crate) fn settle(&self, secrets: Secrets, kind: Kind, keys: Wrapping) -> Result<KeyFile> {
-        let settings = self.read_settings()?;
+        let settings = self.written_settings()?.map_or_else(Settings::new, Ok)?;
         self.write_settings(&settings.with_kind(kind))?;
         Ok(KeyFile::create(&self.key(), secrets, keys)?)
     }
 
-    /// The store of the device that lives here.
-    pub(crate) fn open_store(&self, secrets: &Secrets) -> Result<Store> {
-        Ok(Store::open(&self.store(), &secrets.store_key)?)
+    /// Makes the store of a device that is to live here, with these rows in it.
+    pub(crate) fn create_store(&self, secrets: &Secrets, writes: &[Write]) -> Result<()> {
+        Ok(Store::create(&self.store(), &secrets.store_key, writes)?)
     }
 
-    /// The same, with so many bytes of it in memory.
-    pub(crate) fn open_store_with(&self, secrets: &Secrets, cache_bytes: usize) -> Result<Store> {
+    /// The store of the device that lives here, with so many bytes of it in memory.
+    pub(crate) fn open_store(&self, secrets: &Secrets, cache_bytes: usize) -> Result<Store> {
         Ok(Store::open_with(&self.store(), &secrets.store_key, cache_bytes)?)
     }
 
     /// The settings, with a port that is free where none was chosen yet.
     pub(crate) fn read_settings(&self) -> Result<Settings> {
+        if let Some(settings) = self.written_settings()? {
+            return Ok(settings);
+        }
+        let settings = Settings::new()?;
+        self.write_settings(&settings)?;
+        Ok(settings)
+    }
+
+    /// The settings as they lie here.
+    fn written_settings(&self) -> Result<Option<Settings>> {
         match fs::read_to_string(self.settings()) {
             Ok(text) => toml::from_str(&text)
+                .map(Some)
                 .with_context(|| format!("failed to read {}", self.settings().display())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let settings = Settings {
-                    port: free_port()?,
-                    kind: None,
-                    metered: Metered::default(),
-                    announce: Vec::new(),
-                };
-                self.write_settings(&settings)?;
-                Ok(settings)
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => {
                 Err(error).with_context(|| format!("failed to read {}", self.settings().display()))
             }

@@ -89,9 +89,7 @@ pub(super) fn found(
     writes: Vec<weft_protocol::row::Write>,
 ) -> Result<()> {
     home.create()?;
-    let store = home.open_store(&secrets)?;
-    write(&store, writes)?;
-    drop(store);
+    home.create_store(&secrets, &writes)?;
     home.settle(secrets, kind, keys)?;
     Ok(())
 }
