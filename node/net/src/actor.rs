@@ -42,6 +42,8 @@ use crate::{
     book::AddressBook,
     gate::Refusal,
     liveness::Liveness,
+    mapping::{self, Mapping},
+    muxer::TooManyStreams,
     peer,
     reach::Findings,
     redial::{self, Redial},
@@ -50,6 +52,7 @@ use crate::{
     stream::{Report, StreamEnd, StreamId},
     swarm::{self, Behaviour, BehaviourEvent, Tests},
     upgrade::Upgrade,
+    vicinity::Vicinity,
     watch,
 };
 
@@ -99,6 +102,7 @@ pub(crate) struct NetActor {
     local: DeviceId,
     boot: BootId,
     reach: Reach,
+    vicinity: Vicinity,
     swarm: Swarm<Behaviour>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
@@ -118,6 +122,9 @@ pub(crate) struct NetActor {
     returned: Arc<Notify>,
     /// While it is not long ago that the network moved: whether it did again.
     moved: Option<bool>,
+    /// All connections that are up, whatever for.
+    established: HashMap<ConnectionId, DeviceId>,
+    /// Those that serve their devices, or may come to.
     connections: HashMap<ConnectionId, Connection>,
     streams: HashMap<StreamId, Stream>,
     starts: Starts,
@@ -129,6 +136,8 @@ pub(crate) struct NetActor {
     /// Connections that are there to make another.
     errands: HashSet<ConnectionId>,
     findings: Findings,
+    /// Has the router pass on what comes from outside.
+    mapping: Option<Mapping>,
     /// The external addresses that the swarm was given.
     public: BTreeSet<Multiaddr>,
     reported: reach::Report,
@@ -168,9 +177,9 @@ impl NetActor {
         let key = peer::keypair(config.seed);
         let local = peer::key(&key.public().to_peer_id()).expect("an Ed25519 key stands in its id");
         let is_wide = config.reach == Reach::Lan;
-        let besides =
-            swarm::Besides { mdns: config.mdns && is_wide, upnp: config.upnp && is_wide, tests };
-        let mut swarm = swarm::main(key, besides)?;
+        let besides = swarm::Besides { mdns: config.mdns && is_wide, tests };
+        let vicinity = Vicinity::new(config.reach);
+        let mut swarm = swarm::main(key, besides, vicinity.clone())?;
         swarm::listen(&mut swarm, config.reach, config.port)?;
         let announced = config.announce.iter().filter_map(|it| address::parse(it, config.reach));
         let announced = announced.filter(|it| !address::is_relayed(it)).collect();
@@ -183,6 +192,7 @@ impl NetActor {
             local: DeviceId::from_bytes(local),
             boot: config.boot,
             reach: config.reach,
+            vicinity,
             swarm,
             commands,
             events,
@@ -199,6 +209,7 @@ impl NetActor {
             liveness: Liveness::default(),
             returned,
             moved: None,
+            established: HashMap::new(),
             connections: HashMap::new(),
             streams: HashMap::new(),
             starts: Starts::default(),
@@ -208,6 +219,7 @@ impl NetActor {
             attempts: BTreeMap::new(),
             errands: HashSet::new(),
             findings: Findings::new(config.reach, config.relays, announced),
+            mapping: (config.upnp && is_wide).then(Mapping::new),
             public: BTreeSet::new(),
             reported: reach::Report::default(),
             reserve: Reserve::default(),
@@ -246,6 +258,7 @@ impl NetActor {
                 }
                 () = sleep_until(due) => self.on_time(),
                 () = self.returned.notified() => self.on_moved(),
+                said = mapped(&mut self.mapping) => self.on_mapped(said),
                 permit = events.reserve(), if !self.outbox.is_empty() => match permit {
                     Ok(permit) => permit.send(self.outbox.pop_front().expect("it is not empty")),
                     Err(_) => break,
@@ -266,6 +279,7 @@ impl NetActor {
     /// Lets the streams send what is queued, then closes.
     async fn stop(mut self) {
         self.streams.clear();
+        let unmapped = self.mapping.take().map(Mapping::end);
         let lingered = Instant::now() + LINGER;
         loop {
             tokio::select! {
@@ -281,9 +295,12 @@ impl NetActor {
         let deadline = Instant::now() + STOP_TIME;
         while self.swarm.connected_peers().next().is_some() {
             tokio::select! {
-                () = sleep_until(deadline) => return,
+                () = sleep_until(deadline) => break,
                 _ = self.swarm.select_next_some() => {}
             }
+        }
+        if let Some(unmapped) = unmapped {
+            unmapped.await;
         }
         // For libp2p a connection of QUIC is closed before the packet that says so is sent.
         sleep_until(Instant::now() + LINGER).await;
@@ -302,10 +319,10 @@ impl NetActor {
             }
             Command::Watch { device, is_watched } => self.on_watch(device, is_watched),
             Command::Send { stream, frame } => {
-                if let Some(entry) = self.streams.get(&stream)
-                    && let Err(end) = entry.outgoing.send(frame)
-                {
-                    self.on_stream_end(stream, end);
+                match self.streams.get(&stream).map(|entry| entry.outgoing.send(frame)) {
+                    Some(Ok(())) => self.on_sent(stream),
+                    Some(Err(end)) => self.on_stream_end(stream, end),
+                    None => {}
                 }
             }
             Command::CloseStream { stream } => self.on_stream_end(stream, StreamEnd::Local),
@@ -321,14 +338,15 @@ impl NetActor {
     fn on_members(&mut self, mut members: BTreeSet<DeviceId>) {
         members.remove(&self.local);
         let peers = members.iter().filter_map(|device| peer::peer_id(device.as_bytes())).collect();
-        self.swarm.behaviour_mut().gate.set_members(peers);
+        self.swarm.behaviour_mut().set_members(peers);
         self.book.retain_sighted(&members);
         let connected: BTreeSet<DeviceId> = self.connections.values().map(|c| c.device).collect();
         let is_known = |device: &DeviceId| members.contains(device) || connected.contains(device);
         self.starts.retain(is_known);
         self.allowances.retain(is_known);
         self.redial_input(redial::Input::Members(members.clone()));
-        self.members = members;
+        let former = std::mem::replace(&mut self.members, members);
+        self.end_the_rest(&former);
         for id in self.connection_ids(|_| true) {
             let connection = &self.connections[&id];
             let belongs = self.members.contains(&connection.device);
@@ -337,6 +355,21 @@ impl NetActor {
                 (false, true) => self.promote(id),
                 (true, true) | (false, false) => {}
             }
+        }
+    }
+
+    /// Closes at once what is there with those who left besides the connections that serve: errands, tests, and
+    /// what is on its way out.
+    fn end_the_rest(&mut self, former: &BTreeSet<DeviceId>) {
+        let left = |device: &DeviceId| former.contains(device) && !self.members.contains(device);
+        let rest: Vec<ConnectionId> = self
+            .established
+            .iter()
+            .filter(|(id, device)| left(device) && !self.connections.contains_key(id))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in rest {
+            self.swarm.close_connection(id);
         }
     }
 
@@ -442,10 +475,17 @@ impl NetActor {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                if let Some(key) = peer::key(&peer_id) {
+                    self.established.insert(connection_id, DeviceId::from_bytes(key));
+                }
                 self.on_established(connection_id, &peer_id, endpoint);
             }
             SwarmEvent::ConnectionClosed { connection_id, cause, .. } => {
                 self.errands.remove(&connection_id);
+                self.established.remove(&connection_id);
+                if cause.as_ref().is_some_and(|it| TooManyStreams::led_to(it)) {
+                    self.turn_away(connection_id, TurnedAway::TooManyStreams);
+                }
                 let why = cause.map_or_else(|| "closed".to_owned(), |cause| cause.to_string());
                 if let Some(device) = self.forget(connection_id, Disconnection::Lost { why }, false)
                 {
@@ -479,11 +519,13 @@ impl NetActor {
                 }
             }
             SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                self.heard_at.retain(|(listener, _)| *listener != listener_id);
                 self.on_listener_closed(listener_id, reason);
                 self.on_listeners();
             }
             SwarmEvent::ExpiredListenAddr { listener_id, address } => {
                 self.heard_at.remove(&(listener_id, address));
+                self.vicinity.look();
                 self.on_listeners();
             }
             SwarmEvent::ListenerError { error, .. } => {
@@ -524,7 +566,6 @@ impl NetActor {
                 | relay::client::Event::OutboundCircuitEstablished { .. }
                 | relay::client::Event::InboundCircuitEstablished { .. },
             ) => {}
-            BehaviourEvent::Upnp(event) => self.on_mapped(event),
             BehaviourEvent::Relay(event) => self.on_carrying(event),
             BehaviourEvent::Dcutr(event) => self.on_punched(event),
             BehaviourEvent::Tested(event) => self.on_tested(event),
@@ -542,6 +583,14 @@ impl NetActor {
         } else {
             tracing::debug!(?event, "left out");
         }
+    }
+}
+
+/// What the router does now, after it was asked.
+async fn mapped(mapping: &mut Option<Mapping>) -> mapping::Said {
+    match mapping {
+        Some(mapping) => mapping.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -51,8 +51,10 @@ fn may_be_dialled(host: &Protocol<'_>, reach: Reach) -> bool {
         Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
             reach == Reach::Lan && is_name(name)
         }
-        other => ip_of(other.clone()).is_some_and(|ip| {
-            !ip.is_unspecified() && !ip.is_multicast() && (reach == Reach::Lan || ip.is_loopback())
+        other => ip_of(other.clone()).is_some_and(|ip| match scope(ip) {
+            Scope::Nobody => false,
+            Scope::Loopback => true,
+            Scope::Private | Scope::Public => reach == Reach::Lan,
         }),
     }
 }
@@ -93,30 +95,68 @@ pub(crate) fn without_peer(mut address: Multiaddr) -> Multiaddr {
     address
 }
 
-/// Whether an IP address is one of the internet: not of this machine, its link, a home or a provider's
-/// inner network (RFC 1918, 4193, 6598).
-pub(crate) fn is_public(address: &Multiaddr) -> bool {
-    match ip(address) {
-        None => false,
-        Some(IpAddr::V4(ip)) => {
+/// Whose an IP address is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scope {
+    /// Nobody's: no host is dialled at it.
+    Nobody,
+    /// This very machine's.
+    Loopback,
+    /// A link's, a home's or a provider's inner network's (RFC 1918, 3927, 4193, 4291, 6598).
+    Private,
+    /// The internet's. Those of the documentation's networks count among them: to whoever uses one it is.
+    Public,
+}
+
+/// Whose `ip` is. What stands for an IPv4 address is as that address is: one that is mapped (RFC 4291,
+/// section 2.5.5.2), and one that a network without IPv4 translates (RFC 6052, section 2.1).
+pub(crate) fn scope(ip: IpAddr) -> Scope {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();
             let is_providers = a == 100 && (64..128).contains(&b);
-            !(ip.is_loopback()
-                || ip.is_private()
-                || ip.is_link_local()
-                || ip.is_unspecified()
-                || ip.is_multicast()
-                || ip.is_broadcast()
-                || is_providers)
+            if ip.is_loopback() {
+                Scope::Loopback
+            } else if a == 0 || a >= 224 {
+                Scope::Nobody
+            } else if ip.is_private() || ip.is_link_local() || is_providers {
+                Scope::Private
+            } else {
+                Scope::Public
+            }
         }
-        // Global unicast is 2000::/3 (RFC 4291, section 2.4).
-        Some(IpAddr::V6(ip)) => ip.segments()[0] & 0xe000 == 0x2000,
+        IpAddr::V6(ip) if ip.is_loopback() => Scope::Loopback,
+        IpAddr::V6(ip) if ip.is_unspecified() || ip.is_multicast() => Scope::Nobody,
+        IpAddr::V6(ip) => match ip.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                scope(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)).into())
+            }
+            // Global unicast (RFC 4291, section 2.4).
+            [first, ..] if first & 0xe000 == 0x2000 => Scope::Public,
+            _ => Scope::Private,
+        },
     }
+}
+
+/// Whether an address begins with an IP address of the internet.
+pub(crate) fn is_public(address: &Multiaddr) -> bool {
+    ip(address).is_some_and(|ip| scope(ip) == Scope::Public)
 }
 
 /// The IP address that `address` begins with.
 pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     ip_of(address.iter().next()?)
+}
+
+/// The IP address and the port that `address` begins with.
+#[expect(clippy::wildcard_enum_match_arm, reason = "multiaddr's parts may grow; two have ports")]
+pub(crate) fn socket(address: &Multiaddr) -> Option<(IpAddr, u16)> {
+    let mut parts = address.iter();
+    let ip = ip_of(parts.next()?)?;
+    match parts.next()? {
+        Protocol::Udp(port) | Protocol::Tcp(port) => Some((ip, port)),
+        _ => None,
+    }
 }
 
 /// What counts as one place that strangers come from: an IPv4 address, or the 64-bit network of an
@@ -267,10 +307,29 @@ mod tests {
             "/ip6/::1",
             "/ip6/fe80::1",
             "/ip6/fd00::1",
+            "/ip6/::ffff:192.168.1.1",
+            "/ip6/64:ff9b::a00:1",
             "/dns4/a.example",
         ] {
             assert!(!public(ip), "{ip}");
         }
+    }
+
+    #[test]
+    fn an_ipv4_address_is_the_same_in_the_clothes_of_ipv6() {
+        let of = |ip: &str| scope(ip.parse().unwrap());
+        for (scope, v4, last) in [
+            (Scope::Loopback, "127.0.0.1", "7f00:1"),
+            (Scope::Nobody, "255.255.255.255", "ffff:ffff"),
+            (Scope::Nobody, "0.0.0.1", "0:1"),
+            (Scope::Private, "100.64.0.1", "6440:1"),
+            (Scope::Public, "203.0.113.1", "cb00:7101"),
+        ] {
+            for ip in [v4, &format!("::ffff:{v4}"), &format!("64:ff9b::{last}")] {
+                assert_eq!(of(ip), scope, "{ip}");
+            }
+        }
+        assert_eq!((of("::"), of("ff02::fb")), (Scope::Nobody, Scope::Nobody));
     }
 
     #[test]

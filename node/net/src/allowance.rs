@@ -9,36 +9,47 @@ use std::{collections::BTreeMap, time::Duration};
 
 use weft_protocol::{frame::Protocol, id::DeviceId, time::Timestamp};
 
-/// What a bucket holds when it is full, and what flows back into it each second.
+/// What a bucket holds when it is full, and what flows back into it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Rate {
     pub(crate) burst: u32,
-    pub(crate) each_second: u32,
+    each_hour: u32,
 }
 
-/// Trust travels in messages of up to 64 KiB each, of which the burst holds 16 MiB at most: the
-/// largest graph that is taken. That of 20 devices over years is a handful. A change is one.
-const TRUST: Rate = Rate { burst: 256, each_second: 8 };
+impl Rate {
+    pub(crate) const fn each_second(burst: u32, flow: u32) -> Self {
+        Self { burst, each_hour: flow * 3_600 }
+    }
+
+    pub(crate) const fn each_hour(burst: u32, flow: u32) -> Self {
+        Self { burst, each_hour: flow }
+    }
+}
+
+/// Trust travels in messages of up to 64 KiB each. The largest graph that is taken has 16 MiB, and a
+/// statement 32 KiB at most, so that each message but the last is half full at least: 512, and the few
+/// around them. That of 20 devices over years is a handful. A change is one.
+const TRUST: Rate = Rate::each_second(576, 8);
 
 /// Each of 20 devices renews its record each minute and when it changes, and each passes on what it
 /// hears once.
-const PRESENCE: Rate = Rate { burst: 256, each_second: 32 };
+const PRESENCE: Rate = Rate::each_second(256, 32);
 
 /// Each of 20 devices shows a head and countersigns those of the others at most once a second.
-const AUDIT: Rate = Rate { burst: 2_048, each_second: 128 };
+const AUDIT: Rate = Rate::each_second(2_048, 128);
 
 /// 64 steps with a beat a second each, and what a model says word by word, told in frames.
-const RUN: Rate = Rate { burst: 8_192, each_second: 2_048 };
+const RUN: Rate = Rate::each_second(8_192, 2_048);
 
 /// 10,000 documents that all differ, one frame for each on the way there and back.
-const SYNC: Rate = Rate { burst: 32_768, each_second: 4_096 };
+const SYNC: Rate = Rate::each_second(32_768, 4_096);
 
 /// Nobody speaks these yet.
-const UNSPOKEN: Rate = Rate { burst: 16, each_second: 1 };
+const UNSPOKEN: Rate = Rate::each_second(16, 1);
 
 /// Streams that a peer opens. An honest one opens each protocol once, and again at waits that double
 /// up to 30 s.
-const OPENS: Rate = Rate { burst: 64, each_second: 2 };
+const OPENS: Rate = Rate::each_second(64, 2);
 
 const fn rate_of(protocol: Protocol) -> Rate {
     match protocol {
@@ -51,26 +62,30 @@ const fn rate_of(protocol: Protocol) -> Rate {
     }
 }
 
-/// A token bucket. Tokens are counted in thousandths, so that slow rates lose nothing.
+/// Into so many parts a token is divided: at one token an hour, one flows in a millisecond, so that slow
+/// rates lose nothing.
+const PARTS: u64 = 3_600_000;
+
+/// A token bucket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     rate: Rate,
-    thousandths: u64,
+    parts: u64,
     at: Timestamp,
 }
 
 impl Bucket {
     /// A full one.
     pub(crate) fn new(rate: Rate, now: Timestamp) -> Self {
-        Self { rate, thousandths: u64::from(rate.burst) * 1_000, at: now }
+        Self { rate, parts: u64::from(rate.burst) * PARTS, at: now }
     }
 
     /// Takes one token, or says that there is none.
     pub(crate) fn take(&mut self, now: Timestamp) -> bool {
         self.fill(now);
-        match self.thousandths.checked_sub(1_000) {
+        match self.parts.checked_sub(PARTS) {
             Some(left) => {
-                self.thousandths = left;
+                self.parts = left;
                 true
             }
             None => false,
@@ -80,7 +95,7 @@ impl Bucket {
     /// Whether it is as a new one would be, so that it need not be kept.
     pub(crate) fn is_full(&mut self, now: Timestamp) -> bool {
         self.fill(now);
-        self.thousandths == u64::from(self.rate.burst) * 1_000
+        self.parts == u64::from(self.rate.burst) * PARTS
     }
 
     fn fill(&mut self, now: Timestamp) {
@@ -90,9 +105,9 @@ impl Bucket {
             return;
         }
         let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-        let flowed = millis.saturating_mul(u64::from(self.rate.each_second));
-        let full = u64::from(self.rate.burst) * 1_000;
-        self.thousandths = self.thousandths.saturating_add(flowed).min(full);
+        let flowed = millis.saturating_mul(u64::from(self.rate.each_hour));
+        let full = u64::from(self.rate.burst) * PARTS;
+        self.parts = self.parts.saturating_add(flowed).min(full);
         self.at = self.at + Duration::from_millis(millis);
     }
 }
@@ -176,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let mut bucket = Bucket::new(Rate { burst: 3, each_second: 2 }, AT(0));
+        let mut bucket = Bucket::new(Rate::each_second(3, 2), AT(0));
         let taken = [0, 0, 0, 0, 499, 500, 500, 999, 1_000, 60_000, 60_000, 60_000, 60_000];
         let given: Vec<bool> = taken.map(|at| bucket.take(AT(at))).to_vec();
         let (yes, no) = (true, false);
@@ -218,7 +233,7 @@ mod tests {
             each_second in 0u32..50,
             steps in proptest::collection::vec(0u64..400, 1..200),
         ) {
-            let mut bucket = Bucket::new(Rate { burst, each_second }, AT(0));
+            let mut bucket = Bucket::new(Rate::each_second(burst, each_second), AT(0));
             let (mut now, mut given) = (0, 0);
             for step in steps {
                 now += step;

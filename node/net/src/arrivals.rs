@@ -8,7 +8,7 @@ use crate::allowance::{Bucket, Rate};
 
 /// Strangers that one source may send one after the other. A device that was added while this one was
 /// away comes as one, and backs off from 250 ms; a household that shares an address has twenty.
-const ARRIVALS: Rate = Rate { burst: 32, each_second: 1 };
+const ARRIVALS: Rate = Rate::each_second(32, 1);
 
 /// Sources that are remembered one by one. Full buckets are forgotten first; when none is, whoever
 /// else comes shares one bucket.

@@ -43,8 +43,8 @@ pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether the peer of one connection is a member now.
 ///
-/// Shared by the connection's handler, its streams and the task that owns the swarm, so that a
-/// promotion holds for all of them before anything else is said.
+/// Shared by the connection's handler, its streams and the task that owns the swarm, so that what changed
+/// holds for all of them before anything else is said.
 #[derive(Debug)]
 pub(crate) struct Access {
     member: AtomicBool,
@@ -61,6 +61,10 @@ impl Access {
 
     pub(crate) fn promote(&self) {
         self.member.store(true, Ordering::Release);
+    }
+
+    fn demote(&self) {
+        self.member.store(false, Ordering::Release);
     }
 }
 
@@ -159,13 +163,18 @@ impl Gate {
         self.members.clone()
     }
 
-    /// Replaces the members, and promotes the connections of those who became one.
+    /// Replaces the members, and promotes the connections of those who became one. Those of whoever left are a
+    /// stranger's from now on.
     ///
-    /// Closing the connections of those who left is the caller's part.
+    /// Closing them is the caller's part.
     pub(crate) fn set_members(&mut self, members: HashSet<PeerId>) {
-        for pass in self.passes.values_mut().filter(|pass| members.contains(&pass.peer)) {
-            pass.access.promote();
-            pass.stranger = None;
+        for pass in self.passes.values_mut() {
+            if members.contains(&pass.peer) {
+                pass.access.promote();
+                pass.stranger = None;
+            } else {
+                pass.access.demote();
+            }
         }
         self.members.replace(members);
     }
@@ -418,6 +427,36 @@ impl ConnectionHandler for Handler {
                 self.report(protocol, Negotiated::Failed(why));
             }
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_leaves_is_a_stranger_on_the_connection_that_it_has() {
+        let offered = |name: &'static str| vec![StreamProtocol::new(name)];
+        let mut gate = Gate::new(Terms {
+            member: offered("/member"),
+            stranger: offered("/stranger"),
+            strangers_max: 1,
+            strangers_for_ip_max: 1,
+        });
+        let (peer, id) = (PeerId::random(), ConnectionId::new_unchecked(1));
+        gate.set_members([peer].into());
+        let handler = gate.admit(id, peer, Some(IpAddr::from([192, 0, 2, 1]))).unwrap();
+        let access = gate.access(id).unwrap();
+        let offers = || handler.listen_protocol().upgrade().0.clone();
+        for (members, is_member, offer) in [
+            (HashSet::from([peer]), true, "/member"),
+            (HashSet::new(), false, "/stranger"),
+            (HashSet::from([peer]), true, "/member"),
+        ] {
+            gate.set_members(members);
+            assert_eq!(access.is_member(), is_member);
+            assert_eq!(offers(), offered(offer));
         }
     }
 }

@@ -29,6 +29,10 @@
 //! back (AutoNAT v2), becomes [`Event::Reach`]. All of this is for members; for strangers it is not there
 //! (`guarded`).
 //!
+//! Where to dial is said by others, of whom one may be in wrong hands. So what is dialled is bounded, whoever
+//! named it: which addresses (`vicinity`), what a member may have this node dial for it (`guarded`), and how
+//! often what is said of a device ends the wait for it (`hearsay`).
+//!
 //! What anybody may take of this node is bounded before it is anybody's turn: handshakes and
 //! strangers, in all and from each address (`gate`, `arrivals`), a stranger's streams and bytes
 //! (`muxer`, `frame`), and of members, too, the frames of each protocol (`allowance`).
@@ -54,9 +58,11 @@ mod book;
 mod frame;
 mod gate;
 mod guarded;
+mod hearsay;
 #[cfg(any(target_os = "linux", target_os = "android", test))]
 mod interfaces;
 mod liveness;
+mod mapping;
 mod muxer;
 mod names;
 pub mod pairing;
@@ -70,9 +76,11 @@ mod reserve;
 mod rivals;
 mod stream;
 mod swarm;
+mod turn;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod vicinity;
 mod watch;
 
 use std::{collections::BTreeSet, fmt, time::Duration};
@@ -89,6 +97,7 @@ use weft_protocol::{
 pub use crate::{
     stream::{StreamEnd, StreamId},
     swarm::StartError,
+    turn::Turn,
 };
 
 /// Commands that wait for the task. It takes them at once whatever else goes on, so a few
@@ -271,6 +280,11 @@ pub enum Event {
         /// The frame.
         bytes: Vec<u8>,
     },
+    /// A long frame is on its way in: more of it came. Told once in a second.
+    Moving {
+        /// The stream.
+        stream: StreamId,
+    },
     /// A stream that was opened is closed.
     StreamClosed {
         /// The stream.
@@ -364,6 +378,9 @@ pub enum TurnedAway {
     /// It sent more frames than an honest peer does.
     #[error("too many frames")]
     TooManyFrames,
+    /// It opened more streams than a stranger has any use for.
+    #[error("too many streams")]
+    TooManyStreams,
     /// What it sends is no message.
     #[error("what it sends is no message")]
     Malformed,

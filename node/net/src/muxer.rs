@@ -6,6 +6,8 @@
 
 use std::{
     collections::HashSet,
+    error::Error,
+    io,
     pin::Pin,
     sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll, ready},
@@ -15,7 +17,7 @@ use libp2p::{
     PeerId,
     core::muxing::{StreamMuxer, StreamMuxerEvent},
 };
-use thiserror::Error;
+use thiserror::Error as ThisError;
 
 /// Streams that a stranger may open in all: identify, its push, ping and trust; the four protocols that
 /// it opens if it has merged trust a moment before it is a member here; and half as many again.
@@ -35,16 +37,36 @@ impl Members {
     }
 }
 
+/// Why a stranger's connection ends.
+#[derive(Debug, ThisError)]
+#[error("a stranger opens more than {STRANGER_STREAMS_MAX} streams")]
+pub(crate) struct TooManyStreams;
+
+impl TooManyStreams {
+    /// Whether this is what led to an error, beneath whatever it was wrapped into.
+    pub(crate) fn led_to(error: &(dyn Error + 'static)) -> bool {
+        if error.is::<Self>() {
+            return true;
+        }
+        // What is wrapped into an error of I/O is not its source, but itself.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match inner {
+            Some(inner) => Self::led_to(inner),
+            None => error.source().is_some_and(Self::led_to),
+        }
+    }
+}
+
 /// Why a connection ends.
-#[derive(Debug, Error)]
+#[derive(Debug, ThisError)]
 pub(crate) enum MuxerError<E> {
-    #[error("a stranger opens more than {STRANGER_STREAMS_MAX} streams")]
-    TooManyStreams,
+    #[error("cut")]
+    TooManyStreams(#[source] TooManyStreams),
     #[error(transparent)]
     Muxer(E),
 }
 
-/// The muxer of one connection, which ends with [`MuxerError::TooManyStreams`].
+/// The muxer of one connection, which ends with [`TooManyStreams`].
 #[derive(Debug)]
 pub(crate) struct Bounded<M> {
     muxer: M,
@@ -76,7 +98,7 @@ impl<M: StreamMuxer + Unpin> StreamMuxer for Bounded<M> {
         if this.inbound > STRANGER_STREAMS_MAX
             && this.members.as_ref().is_some_and(|members| !members.contains(&this.peer))
         {
-            return Poll::Ready(Err(MuxerError::TooManyStreams));
+            return Poll::Ready(Err(MuxerError::TooManyStreams(TooManyStreams)));
         }
         Poll::Ready(Ok(stream))
     }
@@ -97,5 +119,22 @@ impl<M: StreamMuxer + Unpin> StreamMuxer for Bounded<M> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
         Pin::new(&mut self.get_mut().muxer).poll(cx).map_err(MuxerError::Muxer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_known_beneath_what_it_was_wrapped_into() {
+        let cut = || MuxerError::<io::Error>::TooManyStreams(TooManyStreams);
+        let wrapped = io::Error::other(io::Error::other(cut()));
+        assert!(TooManyStreams::led_to(&cut()));
+        assert!(TooManyStreams::led_to(&wrapped));
+        assert!(TooManyStreams::led_to(&libp2p::swarm::ConnectionError::IO(wrapped)));
+        let other = io::Error::other(MuxerError::Muxer(io::Error::other("reset")));
+        assert!(!TooManyStreams::led_to(&other));
+        assert!(!TooManyStreams::led_to(&libp2p::swarm::ConnectionError::KeepAliveTimeout));
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! The system's resolver is asked anew each time, so a machine that moved to another network uses that
 //! network's, and what the machine's own list of hosts says holds. It is given [`RESOLVE_TIME`].
+//!
+//! What is dialled goes through here last, so here [`Vicinity`] is asked of each IP address, whether it was
+//! named as such or a name led to it.
 
 use std::{
     io,
@@ -20,6 +23,8 @@ use libp2p::{
 };
 use tokio::time::{sleep, timeout};
 
+use crate::{address, vicinity::Vicinity};
+
 /// How long the system has to resolve a name; without a network it may never answer.
 const RESOLVE_TIME: Duration = Duration::from_secs(3);
 
@@ -33,11 +38,22 @@ const HEAD_START: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Names<T> {
     inner: Arc<Mutex<T>>,
+    /// `None`: a person named what is dialled.
+    vicinity: Option<Vicinity>,
 }
 
 impl<T> Names<T> {
-    pub(crate) fn new(inner: T) -> Self {
-        Self { inner: Arc::new(Mutex::new(inner)) }
+    pub(crate) fn new(inner: T, vicinity: Option<Vicinity>) -> Self {
+        Self { inner: Arc::new(Mutex::new(inner)), vicinity }
+    }
+}
+
+/// Whether an address that begins with an IP address is dialled.
+fn may_dial(address: &Multiaddr, vicinity: Option<&Vicinity>) -> io::Result<()> {
+    match (address::socket(address), vicinity) {
+        (Some((ip, port)), Some(vicinity)) => vicinity.may_dial(ip, port),
+        // What is no IP address the transport below does not know.
+        (None, _) | (_, None) => Ok(()),
     }
 }
 
@@ -77,7 +93,6 @@ async fn resolve(name: &str, family: Family) -> io::Result<Vec<IpAddr>> {
             ips.push(ip);
         }
     }
-    ips.truncate(IPS_MAX);
     if ips.is_empty() {
         return Err(io::Error::other(format!("{name} has no address of that kind")));
     }
@@ -115,24 +130,31 @@ where
         opts: DialOpts,
     ) -> Result<Self::Dial, TransportError<Self::Error>> {
         let Some((name, family)) = name(&address) else {
+            may_dial(&address, self.vicinity.as_ref()).map_err(TransportError::Other)?;
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             let dial = inner.dial(address, opts).map_err(|error| error.map(io::Error::other))?;
             return Ok(dial.map(|dialled| dialled.map_err(io::Error::other)).boxed());
         };
-        let inner = Arc::clone(&self.inner);
+        let (inner, vicinity) = (Arc::clone(&self.inner), self.vicinity.clone());
         Ok(async move {
             let ips = resolve(&name, family).await?;
+            let (found, refused): (Vec<_>, Vec<_>) = ips
+                .into_iter()
+                .filter_map(|ip| address.replace(0, |_| Some(Protocol::from(ip))))
+                .map(|address| may_dial(&address, vicinity.as_ref()).map(|()| address))
+                .partition(Result::is_ok);
+            let mut last = refused
+                .into_iter()
+                .find_map(Result::err)
+                .unwrap_or_else(|| io::Error::other("it has no address"));
             let mut dials = FuturesUnordered::new();
-            for (after, ip) in (0_u32..).zip(ips) {
-                let address = address.replace(0, |_| Some(Protocol::from(ip)));
-                let Some(address) = address else { continue };
+            for (after, address) in (0_u32..).zip(found.into_iter().flatten().take(IPS_MAX)) {
                 let dial = inner.lock().unwrap_or_else(PoisonError::into_inner).dial(address, opts);
                 dials.push(async move {
                     sleep(HEAD_START * after).await;
                     dial.map_err(io::Error::other)?.await.map_err(io::Error::other)
                 });
             }
-            let mut last = io::Error::other("it has no address");
             while let Some(dialled) = dials.next().await {
                 match dialled {
                     Ok(output) => return Ok(output),
@@ -161,13 +183,85 @@ where
 
 #[cfg(test)]
 mod tests {
+    use libp2p::core::{Endpoint, transport::PortUse};
+
     use super::*;
+    use crate::Reach;
 
     #[tokio::test]
     async fn a_name_of_this_machine_has_the_wanted_address_only() {
         let of = |family| async move { resolve("localhost", family).await };
         assert_eq!(of(Family::V4).await.unwrap(), [IpAddr::from([127, 0, 0, 1])]);
         assert!(of(Family::Any).await.unwrap().iter().all(IpAddr::is_loopback));
+    }
+
+    /// A transport that tells what it is to dial, and comes nowhere.
+    #[derive(Debug, Default)]
+    struct Told(Vec<Multiaddr>);
+
+    impl Transport for Told {
+        type Output = ();
+        type Error = io::Error;
+        type ListenerUpgrade = std::future::Ready<io::Result<()>>;
+        type Dial = std::future::Ready<io::Result<()>>;
+
+        fn listen_on(
+            &mut self,
+            _: ListenerId,
+            _: Multiaddr,
+        ) -> Result<(), TransportError<io::Error>> {
+            Ok(())
+        }
+
+        fn remove_listener(&mut self, _: ListenerId) -> bool {
+            false
+        }
+
+        fn dial(
+            &mut self,
+            address: Multiaddr,
+            _: DialOpts,
+        ) -> Result<Self::Dial, TransportError<io::Error>> {
+            self.0.push(address);
+            Ok(std::future::ready(Err(io::Error::other("nobody is there"))))
+        }
+
+        fn poll(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
+            Poll::Pending
+        }
+    }
+
+    /// What is dialled for `text`, and why it came to nothing.
+    async fn dialled(text: &str, reach: Option<Reach>) -> (Vec<String>, String) {
+        let mut names = Names::new(Told::default(), reach.map(Vicinity::new));
+        let opts = DialOpts { role: Endpoint::Dialer, port_use: PortUse::Reuse };
+        let why = match names.dial(text.parse().unwrap(), opts) {
+            Ok(dial) => dial.await.unwrap_err().to_string(),
+            Err(TransportError::Other(error)) => error.to_string(),
+            Err(TransportError::MultiaddrNotSupported(_)) => unreachable!("{text}"),
+        };
+        let told = names.inner.lock().unwrap().0.iter().map(ToString::to_string).collect();
+        (told, why)
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_this_machine_is_not_dialled_for_others() {
+        for (text, at) in [
+            ("/dns4/localhost/tcp/9", "/ip4/127.0.0.1/tcp/9"),
+            ("/ip4/127.0.0.1/tcp/9", "/ip4/127.0.0.1/tcp/9"),
+        ] {
+            let nobody = (vec![at.to_owned()], "nobody is there".to_owned());
+            assert_eq!(dialled(text, None).await, nobody, "a person named it");
+            assert_eq!(dialled(text, Some(Reach::Loopback)).await, nobody, "{text}");
+            let (told, why) = dialled(text, Some(Reach::Lan)).await;
+            assert_eq!(told, [""; 0], "{text}");
+            assert!(why.contains("this very machine"), "{why}");
+        }
+        let (told, _) = dialled("/ip4/203.0.113.7/udp/9/quic-v1", Some(Reach::Lan)).await;
+        assert_eq!(told, ["/ip4/203.0.113.7/udp/9/quic-v1"]);
     }
 
     #[test]

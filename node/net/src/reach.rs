@@ -68,8 +68,8 @@ impl Findings {
         }
     }
 
-    /// Where it listens now; whether one is of an IP address that is new. What was confirmed of an interface that is gone is
-    /// forgotten.
+    /// Where it listens now; whether one is of an IP address that is new. What was confirmed of an interface
+    /// that is gone is forgotten.
     pub(crate) fn listen(&mut self, listeners: impl Iterator<Item = Multiaddr>) -> bool {
         let reach = self.reach;
         let listeners: BTreeSet<Multiaddr> = listeners
@@ -123,15 +123,20 @@ impl Findings {
         }
     }
 
-    /// The router says that it passes an address on, or that it no longer does.
-    pub(crate) fn map(&mut self, address: Multiaddr, is_mapped: bool) {
-        if is_mapped {
-            self.mapped.insert(address);
-            self.troubles.remove(&Part::Mapping);
-        } else {
-            self.mapped.remove(&address);
-            self.confirmed.remove(&address);
+    /// The router says that it passes these addresses on, and no others.
+    pub(crate) fn map(&mut self, mapped: BTreeSet<Multiaddr>) {
+        for gone in self.mapped.difference(&mapped) {
+            self.confirmed.remove(gone);
         }
+        self.mapped = mapped;
+    }
+
+    /// Whether the router passes on what comes for another address than that, under which a member sees this
+    /// node.
+    pub(crate) fn is_mapped_elsewhere(&self, seen: &Multiaddr) -> bool {
+        let (seen, is_public) = (address::ip(seen), address::is_public(seen));
+        let is_v4 = seen.is_some_and(|ip| ip.is_ipv4());
+        is_public && is_v4 && self.mapped.iter().any(|it| address::ip(it) != seen)
     }
 
     /// Another network: what was confirmed holds where the address is still this machine's.
@@ -342,9 +347,9 @@ mod tests {
         assert_eq!(laptop.places(), 1);
         assert_eq!(laptop.told(), [seen.clone(), address(HOME)]);
         // The router says so as well.
-        laptop.map(seen.clone(), true);
+        laptop.map(BTreeSet::from([seen.clone()]));
         assert!(laptop.relays());
-        laptop.map(seen.clone(), false);
+        laptop.map(BTreeSet::new());
         assert_eq!(laptop.told(), [address(HOME)]);
         laptop.tested(seen, Err("no connection".into()));
         assert_eq!(laptop.report().troubles.len(), 1);

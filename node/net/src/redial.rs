@@ -5,8 +5,10 @@
 //! [`BACKOFF_MIN`] to [`BACKOFF_MAX`]. A connection that ends before it settled counts as a
 //! failure, so that a peer which accepts and hangs up is not dialled in a loop. A dial to an address
 //! that leads nowhere takes seconds to fail, so what becomes known meanwhile is dialled beside it;
-//! once, since anybody on the network can make sightings. When this node's own network comes back,
-//! what is under way was said into nothing: it is given up and dialled anew.
+//! once, since anybody on the network can make sightings. How often what others say, or their coming and
+//! going, brings a dial before its turn is for [`Hearsay`]: beyond that the waits go on as they would. When
+//! this node's own network comes back, what is under way was said into nothing: it is given up and dialled
+//! anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,6 +16,8 @@ use std::{
 };
 
 use weft_protocol::{id::DeviceId, time::Timestamp};
+
+use crate::hearsay::Hearsay;
 
 /// The wait after the first failure: a node that restarts is back within a second.
 pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -29,8 +33,10 @@ pub(crate) const SETTLED_AFTER: Duration = Duration::from_secs(10);
 pub(crate) enum Input {
     /// Who belongs now.
     Members(BTreeSet<DeviceId>),
-    /// An address that was not known, or a sighting, or the wish to dial now.
+    /// Somebody named an address that was not known, or the device was sighted.
     Reachable(DeviceId),
+    /// It is to be dialled now.
+    Wanted(DeviceId),
     /// This node's own network came back or is another: what could not be reached may be near now.
     Moved,
     /// A connection is up, whoever dialled.
@@ -81,6 +87,7 @@ pub(crate) struct Redial {
     members: BTreeMap<DeviceId, Member>,
     /// Devices with an address that are not members, or not yet.
     reachable: BTreeSet<DeviceId>,
+    hearsay: Hearsay,
     dials: VecDeque<Dial>,
 }
 
@@ -88,7 +95,8 @@ impl Redial {
     pub(crate) fn handle_input(&mut self, input: Input, now: Timestamp) {
         match input {
             Input::Members(devices) => self.on_members(&devices, now),
-            Input::Reachable(device) => self.on_reachable(device, now),
+            Input::Reachable(device) => self.on_reachable(device, true, now),
+            Input::Wanted(device) => self.on_reachable(device, false, now),
             Input::Moved => self.on_moved(now),
             Input::Connected(device) => {
                 if let Some(member) = self.members.get_mut(&device)
@@ -102,7 +110,6 @@ impl Redial {
                     && let State::Connected { settled, .. } = &mut member.state
                 {
                     *settled = true;
-                    member.failures = 0;
                 }
             }
             Input::Lost(device) => self.on_lost(device, now),
@@ -157,6 +164,7 @@ impl Redial {
             stays
         });
         self.dials.retain(|dial| devices.contains(&dial.device));
+        self.hearsay.retain(|device| devices.contains(device));
         for &device in devices {
             self.members.entry(device).or_insert_with(|| {
                 let has_address = reachable.remove(&device);
@@ -167,19 +175,23 @@ impl Redial {
         }
     }
 
-    fn on_reachable(&mut self, device: DeviceId, now: Timestamp) {
+    fn on_reachable(&mut self, device: DeviceId, is_hearsay: bool, now: Timestamp) {
         let Some(member) = self.members.get_mut(&device) else {
             self.reachable.insert(device);
             return;
         };
         member.has_address = true;
+        let mut hurries = || !is_hearsay || self.hearsay.news(device, now);
         match member.state {
-            State::Unreachable | State::Waiting { .. } => {
-                member.failures = 0;
-                member.state = State::Waiting { until: now };
+            State::Unreachable => member.state = State::Waiting { until: now },
+            State::Waiting { .. } => {
+                if hurries() {
+                    member.failures = 0;
+                    member.state = State::Waiting { until: now };
+                }
             }
             State::Dialling { under_way } => {
-                if under_way < 2 {
+                if under_way < 2 && hurries() {
                     member.state = State::Dialling { under_way: under_way + 1 };
                     self.dials.push_back(Dial { device, anew: false });
                 }
@@ -189,6 +201,7 @@ impl Redial {
     }
 
     fn on_moved(&mut self, now: Timestamp) {
+        self.hearsay.clear();
         for (&device, member) in &mut self.members {
             match &mut member.state {
                 State::Waiting { until } => *until = now,
@@ -207,7 +220,7 @@ impl Redial {
         let State::Connected { since, settled } = member.state else { return };
         if !member.has_address {
             member.state = State::Unreachable;
-        } else if settled || now.since(since) >= SETTLED_AFTER {
+        } else if (settled || now.since(since) >= SETTLED_AFTER) && self.hearsay.loss(device, now) {
             member.failures = 0;
             member.state = State::Waiting { until: now };
         } else {
@@ -348,6 +361,48 @@ mod tests {
     }
 
     #[test]
+    fn whoever_names_address_after_address_is_dialled_as_often_as_others() {
+        let mut redial = Redial::default();
+        redial.handle_input(members(&[DEVICE, OTHER]), at(0));
+        redial.handle_input(Input::Reachable(DEVICE), at(0));
+        assert!(redial.poll_output().is_some());
+        let mut dialled = 0;
+        for second in 1..=3_600 {
+            redial.handle_input(Input::Failed(DEVICE), at(second * 1_000));
+            redial.handle_input(Input::Reachable(DEVICE), at(second * 1_000));
+            while redial.poll_output().is_some() {
+                dialled += 1;
+            }
+        }
+        // Without a bound it would be one in each second.
+        assert!((24..400).contains(&dialled), "{dialled}");
+        // Another is heard, and so is who wishes it.
+        redial.handle_input(Input::Reachable(OTHER), at(3_600_000));
+        assert_eq!(redial.poll_output(), Some(Dial { device: OTHER, anew: false }));
+        redial.handle_input(Input::Failed(DEVICE), at(3_600_000));
+        redial.handle_input(Input::Wanted(DEVICE), at(3_600_000));
+        assert_eq!(redial.poll_output(), Some(Dial { device: DEVICE, anew: false }));
+    }
+
+    #[test]
+    fn whoever_comes_and_goes_without_end_is_waited_for_longer_and_longer() {
+        let mut redial = Redial::default();
+        redial.handle_input(members(&[DEVICE]), at(0));
+        redial.handle_input(Input::Reachable(DEVICE), at(0));
+        let mut dialled = 0;
+        for second in 0..3_600 {
+            let now = at(second * 1_000);
+            redial.handle_input(Input::Connected(DEVICE), now);
+            redial.handle_input(Input::Settled(DEVICE), now);
+            redial.handle_input(Input::Lost(DEVICE), now);
+            while redial.poll_output().is_some() {
+                dialled += 1;
+            }
+        }
+        assert!((64..200).contains(&dialled), "{dialled}");
+    }
+
+    #[test]
     fn a_new_network_ends_every_wait() {
         let mut redial = Redial::default();
         let inputs = vec![
@@ -386,7 +441,7 @@ mod tests {
         /// Whatever happens, a member with an address that is not connected is either waited for
         /// or being dialled: it is never forgotten.
         #[test]
-        fn a_member_with_an_address_is_never_forgotten(steps in prop::collection::vec(0_u8..7, 0..60)) {
+        fn a_member_with_an_address_is_never_forgotten(steps in prop::collection::vec(0_u8..8, 0..60)) {
             let mut redial = Redial::default();
             redial.handle_input(members(&[DEVICE]), at(0));
             redial.handle_input(Input::Reachable(DEVICE), at(0));
@@ -409,6 +464,7 @@ mod tests {
                         connected = false;
                         redial.handle_input(Input::Lost(DEVICE), now);
                     }
+                    6 => redial.handle_input(Input::Wanted(DEVICE), now),
                     _ => redial.handle_timeout(now),
                 }
                 while redial.poll_output().is_some() {
@@ -417,6 +473,49 @@ mod tests {
                 }
                 prop_assert!(connected || under_way > 0 || redial.poll_timeout().is_some());
             }
+        }
+
+        /// Whatever a device says, and however often it comes and goes, it is dialled no more often than its
+        /// allowance makes of it: each time that it hurries this node, the waits begin with the shortest, and
+        /// eleven later they are the longest.
+        #[test]
+        fn nobody_is_made_to_dial_without_end(
+            steps in prop::collection::vec((0_u8..6, 0_u64..5_000), 0..1_500),
+        ) {
+            let mut redial = Redial::default();
+            redial.handle_input(members(&[DEVICE]), at(0));
+            redial.handle_input(Input::Reachable(DEVICE), at(0));
+            let (mut now, mut dialled, mut under_way) = (0, 0, 0_u32);
+            for (step, wait) in steps {
+                now += wait;
+                match step {
+                    0 | 1 => redial.handle_input(Input::Reachable(DEVICE), at(now)),
+                    2 if under_way > 0 => {
+                        under_way -= 1;
+                        redial.handle_input(Input::Failed(DEVICE), at(now));
+                    }
+                    3 => {
+                        for input in
+                            [Input::Connected(DEVICE), Input::Settled(DEVICE), Input::Lost(DEVICE)]
+                        {
+                            redial.handle_input(input, at(now));
+                        }
+                    }
+                    4 => {
+                        redial.handle_input(Input::Connected(DEVICE), at(now));
+                        redial.handle_input(Input::Lost(DEVICE), at(now));
+                    }
+                    _ => redial.handle_timeout(at(now)),
+                }
+                while redial.poll_output().is_some() {
+                    dialled += 1;
+                    under_way += 1;
+                }
+            }
+            // What it has at first, and what flows back: of news and of losses.
+            let hurried = (24 + 64) + now * (24 + 60) / 3_600_000 + 1;
+            let most = 12 * hurried + now / 300_000 + 1;
+            prop_assert!(dialled <= most, "{dialled} of {most} in {now} ms");
         }
     }
 

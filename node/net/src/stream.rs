@@ -6,13 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
+    time::Duration,
 };
 
 use futures::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{ReadHalf, WriteHalf},
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::{
     codec::{FramedRead, FramedWrite},
@@ -33,8 +35,12 @@ use crate::{
 /// small ones at once; more than this is a peer that does not read.
 const OUTGOING_FRAMES_MAX: usize = 4096;
 
-/// Bytes that wait for one slow stream: sixteen of the largest frames.
-const OUTGOING_BYTES_MAX: usize = 16 << 20;
+/// Bytes that wait for one slow stream: the largest trust graph, which is said at once, of 16 MiB, and two
+/// of the largest frames around it.
+const OUTGOING_BYTES_MAX: usize = 18 << 20;
+
+/// How often it is told that more of a long frame came.
+const MOVING_EVERY: Duration = Duration::from_secs(1);
 
 /// A hello takes some twenty bytes; unknown fields have room.
 pub(crate) const HELLO_BYTES_MAX: usize = 256;
@@ -103,6 +109,7 @@ pub enum StreamEnd {
 pub(crate) enum Report {
     Greeted { stream: StreamId, boot: BootId },
     Frame { stream: StreamId, bytes: Vec<u8> },
+    Moving { stream: StreamId },
     Ended { stream: StreamId, end: StreamEnd },
 }
 
@@ -211,13 +218,31 @@ async fn read_frames(
         // Closed while it was held: the writer sends what is queued, then ends the stream.
         return std::future::pending().await;
     }
+    let (mut bytes_seen, mut told) = (0, Instant::now());
     loop {
-        let bytes = match reader.next().await {
-            Some(Ok(bytes)) => bytes,
-            Some(Err(error)) => return end_of(error),
-            None => return StreamEnd::Remote,
+        let next = std::future::poll_fn(|cx| {
+            if let Poll::Ready(next) = reader.poll_next_unpin(cx) {
+                return Poll::Ready(Some(next));
+            }
+            // Whoever wakes this task has brought bytes.
+            let bytes = reader.read_buffer().len();
+            if bytes > bytes_seen && told.elapsed() >= MOVING_EVERY {
+                bytes_seen = bytes;
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        });
+        let report = match next.await {
+            Some(Some(Ok(bytes))) => {
+                bytes_seen = reader.read_buffer().len();
+                Report::Frame { stream, bytes }
+            }
+            Some(Some(Err(error))) => return end_of(error),
+            Some(None) => return StreamEnd::Remote,
+            None => Report::Moving { stream },
         };
-        if reports.send(Report::Frame { stream, bytes }).await.is_err() {
+        told = Instant::now();
+        if reports.send(report).await.is_err() {
             return StreamEnd::Disconnected;
         }
     }

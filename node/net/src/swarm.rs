@@ -1,10 +1,11 @@
 //! Building a swarm: transports, limits, listeners.
 
-use std::{io, num::NonZeroU8, time::Duration};
+use std::{collections::HashSet, io, num::NonZeroU8, time::Duration};
 
 use futures::{StreamExt as _, future::Either};
 use libp2p::{
-    Swarm, SwarmBuilder, Transport as _, TransportError, autonat, connection_limits,
+    PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport as _, TransportError, autonat,
+    connection_limits,
     core::{
         muxing::StreamMuxerBox,
         transport::{OptionalTransport, OrTransport},
@@ -15,7 +16,7 @@ use libp2p::{
     mdns, memory_connection_limits, noise, ping, quic, relay,
     swarm::{ConnectionId, FromSwarm, NetworkBehaviour, behaviour::toggle::Toggle},
     tcp::{self, tokio::TcpStream},
-    upnp, yamux,
+    yamux,
 };
 use rustix::net::sockopt;
 use thiserror::Error;
@@ -24,15 +25,31 @@ use weft_protocol::frame::Protocol;
 
 use crate::{
     Reach, address,
+    allowance::Rate,
     gate::{Gate, Terms},
-    guarded::Guarded,
+    guarded::{Asking, Guarded},
     muxer::{Bounded, Members},
     names::Names,
     quiet::Quiet,
+    vicinity::Vicinity,
 };
 
 /// Handshakes from outside at once; one source has half of them at most.
 const PENDING_IN_MAX: u32 = 32;
+
+/// Dials at once, whoever called for them: to each of twenty devices one to its addresses, one through
+/// relays and one for a direct connection in its place.
+const PENDING_OUT_MAX: u32 = 64;
+
+/// What a member has this node dial back: an honest one asks once for each address that it is seen under,
+/// ten at once at most, and anew where its network is another.
+const TESTS: Asking = Asking { rate: Rate::each_hour(32, 60), is_for_itself: true };
+
+/// What a member has this node dial at the same time as it does: three tries after each of `upgrade`'s waits.
+const PUNCHES: Asking = Asking { rate: Rate::each_hour(32, 60), is_for_itself: false };
+
+/// The protocol of AutoNAT's servers (libp2p's specification of AutoNAT v2).
+const TESTS_PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-request");
 
 /// How long a handshake may take on TCP, which also bounds a dial to where nobody answers; QUIC's has
 /// fewer round trips.
@@ -161,7 +178,6 @@ pub(crate) struct Behaviour {
     ping: ping::Behaviour,
     pub(crate) identify: Quiet,
     mdns: Toggle<mdns::tokio::Behaviour>,
-    pub(crate) upnp: Toggle<upnp::tokio::Behaviour>,
     /// Carries others' connections.
     pub(crate) relay: Guarded<relay::Behaviour>,
     /// Is carried by relays.
@@ -188,6 +204,21 @@ impl Behaviour {
         }
     }
 
+    /// Replaces the members. On a connection of one that is no longer among them nothing is offered any more
+    /// but what a stranger is.
+    pub(crate) fn set_members(&mut self, members: HashSet<PeerId>) {
+        self.gate.set_members(members);
+        self.relay.demote();
+        self.circuits.demote();
+        self.dcutr.demote();
+        if let Some(tested) = self.tested.as_mut() {
+            tested.demote();
+        }
+        if let Some(tests) = self.tests.as_mut() {
+            tests.demote();
+        }
+    }
+
     /// Whether a connection was dialled to show a member that it can be.
     pub(crate) fn is_test(&self, connection: ConnectionId) -> bool {
         self.tests.as_ref().is_some_and(|tests| tests.dialled(connection))
@@ -202,14 +233,16 @@ pub(crate) type Tests = fn(&FromSwarm<'_>) -> bool;
 pub(crate) struct Besides {
     /// Whether the local network is told.
     pub(crate) mdns: bool,
-    /// Whether the router is asked to pass on what comes from outside.
-    pub(crate) upnp: bool,
     /// Whether members dial back, and which addresses are tested.
     pub(crate) tests: Option<Tests>,
 }
 
 /// Builds the main swarm, which does not listen yet.
-pub(crate) fn main(key: Keypair, besides: Besides) -> Result<Swarm<Behaviour>, StartError> {
+pub(crate) fn main(
+    key: Keypair,
+    besides: Besides,
+    vicinity: Vicinity,
+) -> Result<Swarm<Behaviour>, StartError> {
     let mdns = besides.mdns.then(|| mdns(&key, ASKS_SELDOM)).transpose()?;
     let local = key.public().to_peer_id();
     let names = |protocols: &[Protocol]| protocols.iter().map(|p| crate::actor::name(*p)).collect();
@@ -236,28 +269,30 @@ pub(crate) fn main(key: Keypair, besides: Besides) -> Result<Swarm<Behaviour>, S
                 .with_cache_size(0),
         ),
         mdns: Toggle::from(mdns),
-        upnp: Toggle::from(besides.upnp.then(upnp::tokio::Behaviour::default)),
         relay: Guarded::new(carrier(local), guarded()).direct_only().hearing(|event| {
             // A place at another relay is no place to be a relay at.
             !matches!(event, FromSwarm::ExternalAddrConfirmed(it) if address::is_relayed(it.addr))
         }),
         circuits: Guarded::new(relayed, guarded()),
-        dcutr: Guarded::new(dcutr::Behaviour::new(local), guarded()),
-        tested: Toggle::from(
-            besides.tests.map(|hears| {
-                Guarded::new(Default::default(), guarded()).direct_only().hearing(hears)
-            }),
-        ),
+        dcutr: Guarded::new(dcutr::Behaviour::new(local), guarded()).asked_for(PUNCHES),
+        tested: Toggle::from(besides.tests.map(|hears| {
+            Guarded::new(Default::default(), guarded())
+                .direct_only()
+                .hearing(hears)
+                .served_by(TESTS_PROTOCOL)
+        })),
         tests: Toggle::from(
-            besides.tests.map(|_| Guarded::new(Default::default(), guarded()).direct_only()),
+            besides.tests.map(|_| {
+                Guarded::new(Default::default(), guarded()).direct_only().asked_for(TESTS)
+            }),
         ),
         gate,
     };
-    assemble(key, behaviour, Some(members), Some(circuits))
+    assemble(key, behaviour, Some(Fabric { members, circuits, vicinity }))
 }
 
 /// What carries others' connections, once it is told to.
-fn carrier(local: libp2p::PeerId) -> relay::Behaviour {
+fn carrier(local: PeerId) -> relay::Behaviour {
     let mut relay = relay::Behaviour::new(
         local,
         relay::Config {
@@ -310,6 +345,7 @@ pub(crate) fn limits(connections_max: u32) -> connection_limits::Behaviour {
     connection_limits::Behaviour::new(
         connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING_IN_MAX))
+            .with_max_pending_outgoing(Some(PENDING_OUT_MAX))
             .with_max_established_per_peer(Some(CONNECTIONS_FOR_PEER_MAX))
             .with_max_established(Some(connections_max)),
     )
@@ -320,19 +356,32 @@ pub(crate) fn build<B: NetworkBehaviour>(
     key: Keypair,
     behaviour: B,
 ) -> Result<Swarm<B>, StartError> {
-    assemble(key, behaviour, None, None)
+    assemble(key, behaviour, None)
+}
+
+/// What the main swarm's transports know, and a short-lived one's do not.
+struct Fabric {
+    /// Whoever is not among them may open few streams.
+    members: Members,
+    /// The way through relays.
+    circuits: relay::client::Transport,
+    /// What is dialled at all.
+    vicinity: Vicinity,
 }
 
 /// Why a transport could not be set up.
 type SetUp = Box<dyn std::error::Error + Send + Sync>;
 
-/// Builds a swarm over QUIC and TCP, and over relays with `circuits`. Whoever is not among the members may open few streams.
+/// Builds a swarm over QUIC and TCP, and that of a fabric over relays too.
 fn assemble<B: NetworkBehaviour>(
     key: Keypair,
     behaviour: B,
-    members: Option<Members>,
-    circuits: Option<relay::client::Transport>,
+    fabric: Option<Fabric>,
 ) -> Result<Swarm<B>, StartError> {
+    let (members, circuits, vicinity) = match fabric {
+        Some(it) => (Some(it.members), Some(it.circuits), Some(it.vicinity)),
+        None => (None, None, None),
+    };
     let yamux = || {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(STREAMS_MAX as usize);
@@ -365,10 +414,11 @@ fn assemble<B: NetworkBehaviour>(
     };
     let direct = |key: &Keypair| -> Result<_, SetUp> {
         let either = OrTransport::new(quic(key), tcp(key)?);
-        Ok(Names::new(either.map(|either, _| match either {
+        let either = either.map(|either, _| match either {
             Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
             Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
-        })))
+        });
+        Ok(Names::new(either, vicinity))
     };
     // Between two devices nobody reads along: what a relay carries is a connection like any other.
     let relayed = |key: &Keypair| -> Result<_, SetUp> {

@@ -2,7 +2,7 @@
 //!
 //! A relayed connection is upgraded when it comes up, if the routers on the way allow it. Where that
 //! failed, it is tried again after waits that grow, and at once when something changed: this node's
-//! network, or an address of the device that was not known.
+//! network, or an address of the device that was not known, the latter as often as [`Hearsay`] allows.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,6 +10,8 @@ use std::{
 };
 
 use weft_protocol::{id::DeviceId, time::Timestamp};
+
+use crate::hearsay::Hearsay;
 
 /// The waits: what was missing at first (an observation, an address in presence) is there seconds later,
 /// and what routers forbid they forbid for long.
@@ -48,6 +50,7 @@ struct Try {
 #[derive(Debug, Default)]
 pub(crate) struct Upgrade {
     relayed: BTreeMap<DeviceId, Try>,
+    hearsay: Hearsay,
     tries: VecDeque<DeviceId>,
 }
 
@@ -55,7 +58,9 @@ impl Upgrade {
     pub(crate) fn handle_input(&mut self, input: Input, now: Timestamp) {
         match input {
             Input::Relayed(device) => {
-                let first = Try { until: now + WAITS[0], last: None, failures: 0 };
+                // One that comes again and again is tried no sooner than one that stays.
+                let failures = if self.hearsay.loss(device, now) { 0 } else { WAITS.len() - 1 };
+                let first = Try { until: now + WAITS[failures], last: None, failures };
                 self.relayed.insert(device, first);
             }
             Input::Settled(device) => {
@@ -63,11 +68,16 @@ impl Upgrade {
                 self.tries.retain(|other| *other != device);
             }
             Input::Reachable(device) => {
-                if let Some(it) = self.relayed.get_mut(&device) {
+                if let Some(it) = self.relayed.get_mut(&device)
+                    && self.hearsay.news(device, now)
+                {
                     it.hurry(now);
                 }
             }
-            Input::Moved => self.relayed.values_mut().for_each(|it| it.hurry(now)),
+            Input::Moved => {
+                self.hearsay.clear();
+                self.relayed.values_mut().for_each(|it| it.hurry(now));
+            }
         }
         self.handle_timeout(now);
     }
@@ -142,6 +152,21 @@ mod tests {
             assert_eq!(upgrade.poll_output(), None);
         }
         assert_eq!(upgrade.poll_timeout(), Some(at(2_100)));
+    }
+
+    #[test]
+    fn whoever_names_address_after_address_is_tried_seldom() {
+        let mut upgrade = Upgrade::default();
+        upgrade.handle_input(Input::Relayed(A), at(0));
+        let mut tried = 0;
+        for second in 1..=3_600 {
+            upgrade.handle_input(Input::Reachable(A), at(second * 1_000));
+            while upgrade.poll_output().is_some() {
+                tried += 1;
+            }
+        }
+        // Without a bound it would be every other second.
+        assert!((24..200).contains(&tried), "{tried}");
     }
 
     proptest! {

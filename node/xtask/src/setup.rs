@@ -96,6 +96,12 @@ const PACKAGES: &[Package] = &[
     Package { name: "python3-pip", need: Need::Stage, is_there: |w| pip(w).is_some() },
     Package { name: "iproute2", need: Need::Stage, is_there: |w| has(w, "ip", "-V") },
     Package { name: "nftables", need: Need::Stage, is_there: |w| has(w, "nft", "--version") },
+    // A router's UPnP, for one scenario of the networks in a box. It starts nothing when installed.
+    Package {
+        name: "miniupnpd-nftables",
+        need: Need::Stage,
+        is_there: |w| has(w, "miniupnpd", "--version"),
+    },
     Package { name: "gcc-aarch64-linux-gnu", need: Need::Cross, is_there: |w| has_cross(w, "gcc") },
     Package { name: "g++-aarch64-linux-gnu", need: Need::Cross, is_there: |w| has_cross(w, "g++") },
     Package {
@@ -242,12 +248,16 @@ fn install_packages(workspace: &Workspace, packages: &[&Package]) -> Result<(), 
     // What builds first: a package that this system does not know must not hold it back.
     let (needed, wished): (Vec<_>, Vec<_>) =
         packages.iter().copied().partition(|package| package.need != Need::Stage);
-    for group in [needed, wished] {
-        if !group.is_empty() {
-            install(&group)?;
-        }
+    if !needed.is_empty() {
+        install(&needed)?;
     }
-    Ok(())
+    if wished.is_empty() || install(&wished).is_ok() {
+        return Ok(());
+    }
+    // Nor must it hold back the others that are wished for.
+    let failed: Vec<String> =
+        wished.iter().filter_map(|package| install(&[*package]).err()).collect();
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
 }
 
 fn add_target(workspace: &Workspace, target: &str) -> Result<(), String> {

@@ -213,6 +213,15 @@ impl Device {
         signal(self.node.as_ref().context("it is not running")?, Signal::CONT)
     }
 
+    /// The process of its node.
+    ///
+    /// # Errors
+    ///
+    /// It is not running.
+    pub fn node_id(&self) -> Result<u32> {
+        Ok(self.node.as_ref().context("it is not running")?.id())
+    }
+
     /// Plugs it in elsewhere, running or not.
     ///
     /// # Errors

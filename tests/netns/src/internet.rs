@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::Result;
 
 use crate::{
-    Counter, Nat, Router,
+    Counter, Gateway, Nat, Router,
     lan::made,
     plug::{Outlet, OutletKind, Plug},
     space::{Family, Spaces, has_nft},
@@ -79,6 +79,16 @@ impl Internet {
     /// As [`Self::plug`].
     pub fn home(&mut self, name: &str, nat: Nat, address: &str) -> Result<Router> {
         Router::new(self.spaces.add(name)?, name, nat, &self.street, address)
+    }
+
+    /// Has a home's router do from now on what its devices ask for (UPnP).
+    ///
+    /// # Errors
+    ///
+    /// The daemon is not on this machine ([`Gateway::is_here`]), or does not start.
+    pub fn offer_upnp(&self, router: &Router) -> Result<Gateway> {
+        let (space, name) = router.space();
+        Gateway::new(space, name, self.spaces.folder())
     }
 
     /// Counts from now on what comes onto the public network from this plug.

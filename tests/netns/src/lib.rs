@@ -3,7 +3,8 @@
 //!
 //! A [`Lan`] is a switch with places plugged into it, which nothing leads out of. An [`Internet`] has
 //! hosts with public addresses and homes behind a [`Router`], whose kind of address translation
-//! ([`Nat`]) is chosen; each cable has its [`Weather`], and a [`Counter`] says what passed. All of it is
+//! ([`Nat`]) is chosen, and which may map ports for its devices ([`Gateway`]); each cable has its
+//! [`Weather`], and a [`Counter`] says what passed. All of it is
 //! taken away again, also when a test panics, and by the next test where one was killed. [`Device`] is
 //! one machine: a namespace, a home, and the real program in it, typed at as a person would and run as a
 //! node; [`Home`] is a fabric of three. A test walks so: make a network, plug devices in, pair them, then
@@ -17,6 +18,7 @@
 
 mod counter;
 mod device;
+mod gateway;
 mod home;
 mod internet;
 mod lan;
@@ -38,6 +40,7 @@ use anyhow::{Context as _, Result, bail};
 pub use crate::{
     counter::{Counted, Counter},
     device::{Device, Keyboard},
+    gateway::{Gateway, Mapping},
     home::{Home, SOON},
     internet::Internet,
     lan::Lan,

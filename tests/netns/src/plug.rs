@@ -16,6 +16,9 @@ use crate::{
 /// The interface of each place, the way it is called there.
 const INTERFACE: &str = "eth0";
 
+/// The interface of a network within a machine.
+const INNER: &str = "inner0";
+
 /// The bridge of each switch.
 pub(crate) const BRIDGE: &str = "br0";
 
@@ -89,6 +92,17 @@ impl Plug {
         self.cable = Some(Cable { outlet: outlet.clone(), port, address: String::new() });
         self.switch_on()?;
         self.readdress(address)
+    }
+
+    /// Adds a network within the machine, which nothing leads out of, as containers have one.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn add_inner(&self, address: &str) -> Result<()> {
+        self.space.ip(&["link", "add", INNER, "type", "bridge"])?;
+        self.space.ip(&["addr", "add", address, "dev", INNER])?;
+        self.space.ip(&["link", "set", INNER, "up"])
     }
 
     /// Takes the cable away, if there is one: the interface is gone with it.

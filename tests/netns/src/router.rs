@@ -12,13 +12,13 @@ use crate::{
 };
 
 /// Its address inside: as with most people, the same in each home.
-const INSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 1));
+pub(crate) const INSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 1));
 
 /// Who gets in where everything is let in.
 pub const EXPOSED: &str = "192.168.1.10";
 
 /// Its interface outside.
-const OUTSIDE: &str = "wan";
+pub(crate) const OUTSIDE: &str = "wan";
 
 /// What becomes of addresses and ports, and who may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,15 +80,13 @@ impl Router {
         self.nat = nat;
         self.memory += 1;
         let memory = self.memory;
-        let (how, unasked, who) = match nat {
-            Nat::FullCone => (
-                "masquerade",
-                format!("iifname {OUTSIDE} oifname {BRIDGE} ct status dnat accept"),
-                format!("iifname {OUTSIDE} dnat to {EXPOSED}"),
-            ),
-            Nat::Restricted => ("masquerade", String::new(), String::new()),
-            Nat::Symmetric => ("masquerade fully-random", String::new(), String::new()),
+        let (how, who) = match nat {
+            Nat::FullCone => ("masquerade", format!("iifname {OUTSIDE} dnat to {EXPOSED}")),
+            Nat::Restricted => ("masquerade", String::new()),
+            Nat::Symmetric => ("masquerade fully-random", String::new()),
         };
+        // Whom a rule of its own, or one that a device asked for (`Gateway`), sends it to.
+        let unasked = format!("iifname {OUTSIDE} oifname {BRIDGE} ct status dnat accept");
         // What is dropped on its way in leaves no trace: else it would hold the port that the
         // connection towards the same one needs, as routers' rules well know.
         self.space.nft(&format!(
@@ -133,6 +131,11 @@ impl Router {
     /// `nft` refuses.
     pub fn forget(&mut self) -> Result<()> {
         self.become_a(self.nat)
+    }
+
+    /// What it runs on, and what it is called.
+    pub(crate) fn space(&self) -> (&Space, &str) {
+        (&self.space, self.outside.name())
     }
 
     /// Counts from now on what comes to it from inside: what is meant for outside, for itself, and

@@ -88,6 +88,11 @@ impl NetActor {
         let is_relayed = address::is_relayed(&address);
         self.on_dialled(id);
         if self.is_errand(id) {
+            if !self.members.contains(&device) {
+                // It left while it was dialled.
+                self.swarm.close_connection(id);
+                return;
+            }
             let is_test = !is_relayed;
             self.after(if is_test { TEST_TIME } else { ERRAND_TIME }, Timer::Close(id));
             return;

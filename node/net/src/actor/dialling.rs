@@ -45,7 +45,7 @@ impl NetActor {
         } else if self.book.of(device).is_empty() {
             DialFailure::NoAddress
         } else {
-            self.redial_input(redial::Input::Reachable(device));
+            self.redial_input(redial::Input::Wanted(device));
             return;
         };
         self.outbox.push_back(Event::DialFailed { device, reason });
@@ -236,6 +236,7 @@ impl NetActor {
     /// This node's own network came back or is another: everybody is dialled or asked for a sign of
     /// life at once, and once more should it move on.
     pub(super) fn on_moved(&mut self) {
+        self.vicinity.look();
         if let Some(again) = &mut self.moved {
             *again = true;
             return;
@@ -257,6 +258,7 @@ impl NetActor {
     pub(super) fn on_listeners(&mut self) {
         let listeners: Vec<Multiaddr> = self.swarm.listeners().cloned().collect();
         let is_new = self.findings.listen(listeners.into_iter());
+        self.want_mapped();
         self.tell_reach();
         if is_new {
             self.on_moved();

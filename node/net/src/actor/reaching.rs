@@ -12,15 +12,16 @@ use libp2p::{
     dcutr, identify,
     multiaddr::Protocol as Part,
     relay,
-    swarm::{
-        ConnectionId, FromSwarm, NetworkBehaviour as _, NewListenAddr, behaviour::toggle::Toggle,
-    },
-    upnp,
+    swarm::{ConnectionId, FromSwarm},
 };
 use weft_protocol::{id::DeviceId, reach::Part as ReachPart};
 
 use super::{Connection, NetActor};
-use crate::{Event, Reach, address, peer, reserve, upgrade};
+use crate::{
+    Event, Reach, address,
+    mapping::{self, Port},
+    peer, reserve, upgrade,
+};
 
 /// What AutoNAT is to test: public addresses that are this node's own.
 pub(super) fn is_worth_testing(event: &FromSwarm<'_>) -> bool {
@@ -77,7 +78,12 @@ impl NetActor {
         match seen {
             Seen::Outside { by } => {
                 self.findings.observe(id, by, address.clone());
-                self.swarm.behaviour_mut().identify.propose(address);
+                if let Some(mapping) = &self.mapping
+                    && self.findings.is_mapped_elsewhere(&address)
+                {
+                    mapping.doubt();
+                }
+                self.propose(address);
             }
             Seen::Dialled { from } => {
                 let dials_it = |known: &Multiaddr| address::ip(known) == Some(from);
@@ -90,6 +96,14 @@ impl NetActor {
         self.tell_reach();
     }
 
+    /// Has an address tested, and named to those that are to dial this node at the same time as it does them.
+    /// Where a private one leads, others that are there dial it as it is.
+    fn propose(&mut self, address: Multiaddr) {
+        if self.reach == Reach::Loopback || address::is_public(&address) {
+            self.swarm.behaviour_mut().identify.propose(address);
+        }
+    }
+
     /// A member dialled back, or could not.
     pub(super) fn on_tested(&mut self, event: autonat::v2::client::Event) {
         let address = address::without_peer(event.tested_addr);
@@ -99,25 +113,24 @@ impl NetActor {
         self.tell_reach();
     }
 
-    pub(super) fn on_mapped(&mut self, event: upnp::Event) {
-        match event {
-            upnp::Event::NewExternalAddr { external_addr, .. } => {
-                self.findings.map(external_addr.clone(), true);
-                self.swarm.behaviour_mut().identify.propose(external_addr);
-            }
-            upnp::Event::ExpiredExternalAddr { external_addr, .. } => {
-                self.findings.map(external_addr, false);
-            }
-            upnp::Event::GatewayNotFound => {
-                let why = "no router answers that does UPnP".to_owned();
-                self.findings.trouble(ReachPart::Mapping, why);
-            }
-            upnp::Event::NonRoutableGateway => {
-                let why = "the router has no public address itself".to_owned();
-                self.findings.trouble(ReachPart::Mapping, why);
-            }
+    /// The router was asked, and passes on what it did before, something else or nothing.
+    pub(super) fn on_mapped(&mut self, said: mapping::Said) {
+        for address in &said.mapped {
+            self.propose(address.clone());
         }
+        match said.trouble {
+            Some(why) => self.findings.trouble(ReachPart::Mapping, why),
+            None => self.findings.works(ReachPart::Mapping),
+        }
+        self.findings.map(said.mapped);
         self.tell_reach();
+    }
+
+    /// Tells who asks the router at which ports this node listens.
+    pub(super) fn want_mapped(&self) {
+        if let Some(mapping) = &self.mapping {
+            mapping.want(self.heard_at.iter().filter_map(|(_, at)| Port::of(at)).collect());
+        }
     }
 
     /// What this node does as a relay.
@@ -293,25 +306,19 @@ impl NetActor {
     /// Another network: what was found out on the last one is asked for anew.
     pub(super) fn on_moved_on(&mut self) {
         self.findings.moved();
-        if self.reach == Reach::Lan {
-            let behaviour = self.swarm.behaviour_mut();
-            behaviour.dcutr.renew(dcutr::Behaviour::new(
-                peer::peer_id(self.local.as_bytes()).expect("this device's id is a key"),
-            ));
-            if let Some(tested) = behaviour.tested.as_mut() {
-                tested.renew(Default::default());
-            }
-            if behaviour.upnp.is_enabled() {
-                let mut upnp = upnp::tokio::Behaviour::default();
-                for (listener_id, addr) in &self.heard_at {
-                    let heard = NewListenAddr { listener_id: *listener_id, addr };
-                    upnp.on_swarm_event(FromSwarm::NewListenAddr(heard));
-                }
-                behaviour.upnp = Toggle::from(Some(upnp));
-            }
-            for candidate in self.findings.candidates() {
-                behaviour.identify.propose(candidate);
-            }
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.dcutr.renew(dcutr::Behaviour::new(
+            peer::peer_id(self.local.as_bytes()).expect("this device's id is a key"),
+        ));
+        if let Some(tested) = behaviour.tested.as_mut() {
+            // It never tests an address twice, and those that could test it now are connected already.
+            tested.renew_knowing(Default::default());
+        }
+        if let Some(mapping) = &self.mapping {
+            mapping.moved();
+        }
+        for candidate in self.findings.candidates() {
+            self.propose(candidate);
         }
         self.tell_reach();
     }

@@ -114,6 +114,7 @@ impl NetActor {
         match report {
             Report::Greeted { stream, boot } => self.on_greeted(stream, boot),
             Report::Frame { stream, bytes } => self.on_frame(stream, bytes),
+            Report::Moving { stream } => self.on_moving(stream),
             Report::Ended { stream, end } => self.on_stream_end(stream, end),
         }
     }

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use libp2p::{identify, multiaddr::Protocol as Part, ping, swarm::ConnectionId};
-use weft_protocol::id::DeviceId;
+use weft_protocol::{frame::Protocol, id::DeviceId};
 
 use super::NetActor;
 use crate::{
-    Disconnection, Event,
+    Disconnection, Event, address,
     liveness::{Input, Output},
+    peer,
+    stream::StreamId,
 };
 
 /// How long a peer has for a sign of life when this node's network came back. The packet that asks
@@ -30,6 +32,15 @@ fn has_moved(told: Duration, rtt: Duration) -> bool {
     by > told / 10 && by > ROUND_TRIP_NOISE
 }
 
+/// Whether what is said by a protocol is answered. What is said of a step is not always, but then its device is
+/// watched; and presence is told to whoever listens.
+const fn is_answered(protocol: Protocol) -> bool {
+    match protocol {
+        Protocol::Trust | Protocol::Sync | Protocol::Audit => true,
+        Protocol::Presence | Protocol::Run | Protocol::Blob | Protocol::Llm => false,
+    }
+}
+
 impl NetActor {
     /// Something is under way with a device, or nothing is any more.
     pub(super) fn on_watch(&mut self, device: DeviceId, is_watched: bool) {
@@ -48,6 +59,35 @@ impl NetActor {
     /// Something came that says that the peer lives.
     pub(super) fn on_heard(&mut self, id: ConnectionId) {
         self.live(Input::Heard(id));
+    }
+
+    /// Something was sent on a stream.
+    pub(super) fn on_sent(&mut self, stream: StreamId) {
+        if let Some(entry) = self.streams.get(&stream).filter(|entry| is_answered(entry.protocol)) {
+            self.live(Input::Sent(entry.connection));
+        }
+    }
+
+    /// More of a long frame came. Its sender hears nothing meanwhile but what it is asked.
+    pub(super) fn on_moving(&mut self, stream: StreamId) {
+        let Some(entry) = self.streams.get(&stream) else { return };
+        let id = entry.connection;
+        if entry.opened {
+            self.outbox.push_back(Event::Moving { stream });
+        }
+        self.on_heard(id);
+        if self.connections.get(&id).is_some_and(|connection| connection.member) {
+            self.swarm.behaviour_mut().gate.open(id, identify::PROTOCOL_NAME);
+        }
+    }
+
+    /// What a relay carries was silent for too long: the relay itself is to say that it lives.
+    fn doubt_relay(&mut self, id: ConnectionId) {
+        let relay = self.connections.get(&id).and_then(|it| address::relay(&it.address));
+        let relay = relay.and_then(|relay| peer::key(&relay)).map(DeviceId::from_bytes);
+        if let Some(connection) = relay.and_then(|device| self.current(device)) {
+            self.live(Input::Sent(connection));
+        }
     }
 
     pub(super) fn on_ping(&mut self, id: ConnectionId, result: Result<Duration, ping::Failure>) {
@@ -100,6 +140,7 @@ impl NetActor {
                 }
                 Output::GiveUp(id, silence) => {
                     let why = silence.why().to_owned();
+                    self.doubt_relay(id);
                     self.leave(id, Disconnection::Lost { why }, false);
                 }
             }

@@ -85,7 +85,8 @@ fn a_watched_device_that_says_nothing_is_asked_and_given_up_within_three_seconds
         sitting.pass(10_000);
         sitting.take(watched(true));
         sitting.pass(20_000);
-        assert_eq!(sitting.asked(), [11_250, 11_750, 12_250, 12_750]);
+        let asked: Vec<u64> = (0..12).map(|time| 11_250 + 150 * time).collect();
+        assert_eq!(sitting.asked(), asked);
         assert_eq!(sitting.given_up(), Some((13_000, Silence::Watched)));
     }
 }
@@ -126,6 +127,42 @@ fn an_idle_connection_whose_transport_answers_for_a_program_that_hangs_is_asked_
     let mut sitting = Sitting::with(false);
     sitting.pass(60_000);
     assert_eq!(sitting.asked(), [14_000, 19_000, 24_000]);
+    assert_eq!(sitting.given_up(), Some((28_000, Silence::Idle)));
+}
+
+#[test]
+fn whoever_does_not_answer_what_was_sent_is_asked_and_given_up_soon() {
+    for tells_silence in [false, true] {
+        let mut sitting = Sitting::with(tells_silence);
+        sitting.pass(10_000);
+        sitting.take(Input::Sent(connection(1)));
+        // More that is sent gives it no longer.
+        sitting.pass(11_000);
+        sitting.take(Input::Sent(connection(1)));
+        sitting.pass(40_000);
+        let asked: Vec<u64> = (0..11).map(|time| 11_250 + 250 * time).collect();
+        assert_eq!(sitting.asked(), asked);
+        assert_eq!(sitting.given_up(), Some((14_000, Silence::Owed)));
+    }
+}
+
+#[test]
+fn whoever_answers_what_was_sent_is_left_in_peace() {
+    let mut sitting = Sitting::with(true);
+    for time in 0..20 {
+        sitting.take(Input::Sent(connection(1)));
+        sitting.pass(time * 1_000 + 900);
+        sitting.take(Input::Heard(connection(1)));
+    }
+    assert_eq!((sitting.liveness.poll_timeout(), sitting.done), (None, vec![]));
+}
+
+#[test]
+fn what_was_sent_gives_nobody_longer_than_silence_may_last() {
+    let mut sitting = Sitting::with(false);
+    sitting.pass(27_500);
+    sitting.take(Input::Sent(connection(1)));
+    sitting.pass(60_000);
     assert_eq!(sitting.given_up(), Some((28_000, Silence::Idle)));
 }
 
@@ -199,11 +236,16 @@ enum Step {
     Watch(bool),
     Moved,
     Frame,
+    Sent,
 }
 
 fn step() -> impl Strategy<Value = (u64, Step)> {
-    let what =
-        prop_oneof![any::<bool>().prop_map(Step::Watch), Just(Step::Moved), Just(Step::Frame),];
+    let what = prop_oneof![
+        any::<bool>().prop_map(Step::Watch),
+        Just(Step::Moved),
+        Just(Step::Frame),
+        Just(Step::Sent),
+    ];
     (0_u64..20_000, what)
 }
 
@@ -219,7 +261,7 @@ proptest! {
         let peer = answers.map_or(Peer::Silent, Peer::Answers);
         let mut sitting = Sitting::with(tells_silence);
         let (mut is_watched, mut quiet_since, mut pending) = (false, 0_u64, Vec::<u64>::new());
-        let mut moves = Vec::new();
+        let (mut moves, mut owed) = (Vec::new(), None::<u64>);
         let mut steps = steps.into_iter();
         let mut next = steps.next();
         let mut seen = 0;
@@ -236,13 +278,14 @@ proptest! {
             if answer == Some(now) {
                 pending.remove(0);
                 sitting.take(Input::Heard(connection(1)));
-                quiet_since = now;
+                (quiet_since, owed) = (now, None);
             } else if let Some((at, what)) = next && at == now {
                 next = steps.next().map(|(wait, step)| (now + wait, step));
                 match what {
                     Step::Watch(is) => {
                         if is != is_watched {
                             quiet_since = now;
+                            owed = owed.map(|_| now);
                         }
                         is_watched = is;
                         sitting.take(watched(is));
@@ -254,7 +297,11 @@ proptest! {
                     }
                     Step::Frame => {
                         sitting.take(Input::Heard(connection(1)));
-                        quiet_since = now;
+                        (quiet_since, owed) = (now, None);
+                    }
+                    Step::Sent => {
+                        owed.get_or_insert(now);
+                        sitting.take(Input::Sent(connection(1)));
                     }
                 }
             } else {
@@ -268,10 +315,12 @@ proptest! {
                     (Output::GiveUp(_, silence), Peer::Silent) => {
                         let patience = match silence {
                             Silence::Watched => SILENCE_WATCHED,
+                            Silence::Owed => SILENCE_OWED,
                             Silence::Idle => SILENCE_IDLE,
                             Silence::Moved => PATIENCE,
                         };
-                        let silent = Duration::from_millis(when - quiet_since.min(*when));
+                        let since = if *silence == Silence::Owed { owed } else { Some(quiet_since) };
+                        let silent = Duration::from_millis(when - since.unwrap_or(*when));
                         prop_assert!(*silence == Silence::Moved || silent == patience, "{silent:?}");
                     }
                     (Output::GiveUp(..), Peer::Answers(_)) => {
@@ -287,9 +336,9 @@ proptest! {
         let by_time: Vec<u64> =
             sitting.asked().into_iter().filter(|at| !moves.contains(at)).collect();
         for pair in by_time.windows(2) {
-            prop_assert!(pair[1] - pair[0] >= 500, "{by_time:?}");
+            prop_assert!(pair[1] - pair[0] >= 150, "{by_time:?}");
         }
-        if matches!(peer, Peer::Silent) && (is_watched || !tells_silence) {
+        if matches!(peer, Peer::Silent) && (is_watched || owed.is_some() || !tells_silence) {
             prop_assert!(sitting.given_up().is_some(), "{:?}", sitting.done);
         }
     }

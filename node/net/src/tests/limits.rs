@@ -49,6 +49,7 @@ async fn a_stranger_that_opens_many_streams_is_cut_and_a_member_is_not() {
         opened += 1;
     }
     assert!((1..=STRANGER_STREAMS_MAX).contains(&opened), "{opened}");
+    assert_eq!(a.turned_away().await, TurnedAway::TooManyStreams);
     stranger.gone().await;
     let member = member_below(&mut a).await;
     for _ in 0..40 {

@@ -51,12 +51,18 @@ impl Node {
 
     /// Starts with members that dial each other back, wherever they are.
     pub(super) async fn start_testing(seed: u8) -> Self {
+        Self::start_testing_moving(seed).await.0
+    }
+
+    /// Starts with both.
+    pub(super) async fn start_testing_moving(seed: u8) -> (Self, Arc<Notify>) {
         let (commands, inbox) = mpsc::channel(16);
         let (sender, events) = mpsc::channel(64);
         let config = config(seed, 1, 0);
         let actor = actor::NetActor::testing(config, Some(|_| true), inbox, sender).unwrap();
+        let returned = actor.returned();
         tokio::spawn(actor.run());
-        Self::up(seed, NetHandle { commands }, events, None).await
+        (Self::up(seed, NetHandle { commands }, events, None).await, returned)
     }
 
     /// Starts in a runtime of its own, whose end is as sudden as a kill.

@@ -69,6 +69,32 @@ async fn a_watched_peer_that_stands_still_is_given_up_soon_on_either_transport()
 }
 
 #[tokio::test]
+async fn a_peer_that_does_not_answer_what_it_is_sent_is_given_up_soon_though_nothing_is_under_way()
+{
+    let (mut a, mut b) = (Node::start(1).await, Node::start_alone(2).await);
+    let streams = meet(&mut a, &mut b, |address| address.contains("/udp/")).await;
+    let say =
+        async |a: &Node, protocol| a.send(streams[&protocol].0, b"is it there?".to_vec()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // One that lives gives a sign of life, whether it answers or not.
+    say(&a, Protocol::Sync).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    a.drain();
+    assert_eq!(a.count(|event| matches!(event, Event::Disconnected { .. })), 0);
+    let standstill = b.stand_still().await;
+    // Nobody answers what is said of presence.
+    say(&a, Protocol::Presence).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    a.drain();
+    assert_eq!(a.count(|event| matches!(event, Event::Disconnected { .. })), 0);
+    say(&a, Protocol::Sync).await;
+    let why = "no sign of life for 4 s after something was sent".to_owned();
+    assert_eq!(a.disconnected(b.id).await, Disconnection::Lost { why });
+    drop(standstill);
+    b.kill().await;
+}
+
+#[tokio::test]
 async fn a_connection_that_comes_while_its_device_is_watched_is_watched() {
     let (mut a, mut b) = (Node::start(1).await, Node::start_alone(2).await);
     a.watch(b.id, true).await;

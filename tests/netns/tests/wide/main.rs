@@ -4,6 +4,7 @@
 //! With `WEFT_SOAK` set, they go on for longer and try more.
 
 mod change;
+mod flight;
 mod lab;
 mod loss;
 mod narrow;
@@ -12,3 +13,4 @@ mod proof;
 mod relay;
 mod silence;
 mod slow;
+mod upnp;

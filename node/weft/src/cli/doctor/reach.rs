@@ -34,14 +34,17 @@ pub(in crate::cli) fn line(reach: &Value) -> String {
         Some("none") => "under an address of its own",
         _ => "",
     };
-    if let Some(address) = first("confirmed") {
-        return format!("public: reached at {address}");
+    let mapped = || items(&reach["mapped"]).filter_map(Value::as_str);
+    let is_mapped = |address: &str| mapped().any(|it| it == address);
+    if let Some(address) = items(&reach["confirmed"]).find_map(Value::as_str) {
+        let by = if is_mapped(address) { ", which the router passes on (UPnP)" } else { "" };
+        return format!("public: reached at {}{by}", address::shown(address));
     }
     if let Some(address) = first("announced") {
         return format!("said to be public at {address}, which no device has confirmed");
     }
     if let Some(address) = first("mapped") {
-        return format!("{behind}{}passed on by it from {address} (UPnP)", comma(behind));
+        return format!("{behind}{}the router passes on {address} (UPnP)", comma(behind));
     }
     let via: Vec<String> = items(&reach["relays"]).map(|it| text(it, "name")).collect();
     if !via.is_empty() {
@@ -157,7 +160,11 @@ mod tests {
                 "behind a router that hinders direct connections; no relay holds a place for it",
             ),
             (json!({"relays": server}), "reached via server"),
-            (json!({"mapped": at}), "passed on by it from 203.0.113.5:4711 (UPnP)"),
+            (json!({"mapped": at}), "the router passes on 203.0.113.5:4711 (UPnP)"),
+            (
+                json!({"mapped": at, "confirmed": at}),
+                "public: reached at 203.0.113.5:4711, which the router passes on (UPnP)",
+            ),
             (json!({}), "from this network; no device outside has seen it yet"),
         ] {
             assert_eq!(said(reach.clone())[0], format!("ok: {expected}"), "{reach}");
