@@ -1,10 +1,11 @@
 //! Steps that this device asks for: decided, placed, offered under a lease, and brought to an end.
 //!
 //! A task comes from a run of this device or from an agent that called a capability while it ran
-//! here. Either way it is offered to one device at a time, which may be this one. Losing that device
-//! means another try elsewhere for what only reads. What writes is asked after: its device says, under
-//! the same epoch, how it ended or that nothing was begun, and only the latter leads to another try. If
-//! it can't be asked in time, what may have had its effect is `uncertain` (`loss`).
+//! here. Either way it is offered to one device at a time, which may be this one. When the link to that
+//! device is cut, it is asked after the step as soon as it is linked again: it says, under the same epoch,
+//! that it goes on, how it ended, or that nothing was begun. If it is not back in time, what only reads is
+//! tried elsewhere; for what writes only `nothing was begun` leads to another try, and what may have had
+//! its effect is `uncertain` (`loss`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -139,7 +140,13 @@ enum Phase {
     /// The executor was told to go on with what must not happen twice.
     Acknowledged,
     /// How it stands is not known: the executor is away, or was asked and has not answered.
-    Waiting { until: Timestamp, unanswered: bool },
+    Waiting {
+        until: Timestamp,
+        /// It had not said anything of this try.
+        unanswered: bool,
+        /// Whoever follows the run was told that it is waited for.
+        told: bool,
+    },
     /// It was stopped; the executor is to say whether it had its effect.
     Cancelling { until: Timestamp },
     /// The outcome is being persisted.
@@ -181,6 +188,10 @@ struct Dispatched {
     /// It was stopped before this start of the node: its executor is told when it is here.
     stopped: bool,
     heard: Timestamp,
+    /// How many bytes its arguments have.
+    bytes: u64,
+    /// How long the offer may be on its way before its executor can answer.
+    carried: Duration,
     tries: u32,
     excluded: BTreeMap<DeviceId, String>,
     said: Said,
@@ -253,6 +264,7 @@ impl Dispatch {
         };
         let (agent, capability) = (agent.clone(), capability.clone());
         let offer = offer_of(&task, &agent, &capability, epoch, env);
+        let bytes = codec::encode(&task.arguments).len() as u64;
         Some(Dispatched {
             executor: env.me,
             task,
@@ -267,6 +279,8 @@ impl Dispatch {
             inquired: false,
             stopped: false,
             heard: env.now.mono,
+            bytes,
+            carried: Duration::ZERO,
             tries: 0,
             excluded: BTreeMap::new(),
             said: Said::default(),
@@ -456,7 +470,9 @@ impl Dispatch {
         it.heard = env.now.mono;
         it.may_have_acted = it.offer.effect == EffectClass::Idempotent;
         let offer = RunMessage::Offer(Box::new(it.offer.clone()));
-        self.outputs.push(DispatchOutput::Tell(it.executor, offer));
+        let executor = it.executor;
+        self.outputs.push(DispatchOutput::Tell(executor, offer));
+        self.carries(key, &executor);
     }
 
     fn intent_known(&mut self, key: &TaskKey, env: &mut Env<'_>) {

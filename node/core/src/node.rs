@@ -21,15 +21,15 @@ use weft_protocol::{
 };
 
 use crate::{
-    Bounds, Context, Input, NodeConfig, Output, StartError, Ticket,
-    audit::{self, Chain, Lineage},
+    Bounds, Context, Input, NodeConfig, Output, StartError,
+    audit::{Chain, Lineage},
     contact::Contacts,
     dispatch::{self, Dispatch, Requester, Task},
     door::{DoorId, Event, Reply},
     env::{Batch, Env, Neighbour},
     executor::{self, Executor},
     invitation::Invitations,
-    links::Links,
+    links::{Links, StreamId},
     membership::Membership,
     presence::PresenceTable,
     reach::Reach,
@@ -85,10 +85,7 @@ pub struct Node {
     runs: Runs,
     dispatch: Dispatch,
     executor: Executor,
-    /// What this input gave to persist.
-    unsent: Vec<Unsent>,
-    pending: BTreeMap<Ticket, Sent>,
-    tickets: u64,
+    handover: Handover,
     version: u64,
     strangers: u64,
     strangers_since: Timestamp,
@@ -97,42 +94,11 @@ pub struct Node {
     wrote: BTreeMap<RunId, Vec<DocumentId>>,
     /// The devices that were asked for steps of another owner's runs, by agents that run here.
     asked: BTreeMap<RunId, BTreeSet<DeviceId>>,
-    settling: Vec<Settling>,
+    settling: Settling,
     /// Another key is taking the place of this device's.
     rotation: Option<Rotation>,
     outputs: VecDeque<Output>,
 }
-
-/// A batch that is handed to the disk when an input is done with.
-#[derive(Debug)]
-struct Unsent {
-    batch: Batch,
-    after: Vec<After>,
-    /// No disk takes it, and it is refused for itself.
-    is_too_large: bool,
-}
-
-/// A batch that the disk is writing.
-#[derive(Debug)]
-struct Sent {
-    after: Vec<After>,
-    /// The audit chain's end, where this batch brings the chain up to it.
-    head: Option<Head>,
-    is_too_large: bool,
-}
-
-/// A run that ended, whose answer waits until other devices have what it wrote.
-#[derive(Debug)]
-struct Settling {
-    until: Timestamp,
-    door: Option<DoorId>,
-    event: Event,
-    documents: Vec<DocumentId>,
-}
-
-/// An answer waits so long to say which other devices have what was written: a few round trips on a
-/// local network, and less than a person notices.
-const SETTLE: Duration = Duration::from_millis(150);
 
 /// The most warnings that are kept for status.
 const WARNINGS_MAX: usize = 32;
@@ -168,12 +134,16 @@ mod answers;
 mod checkup;
 mod departure;
 mod devices;
+mod handover;
 mod peers;
 mod root;
 mod rotation;
 mod routes;
+mod settling;
 
+use handover::Handover;
 use rotation::Rotation;
+use settling::Settling;
 
 impl Node {
     /// Takes up what is persisted.
@@ -216,9 +186,7 @@ impl Node {
             runs: Runs::default(),
             dispatch: Dispatch::new(key, nonces),
             executor: Executor::default(),
-            unsent: Vec::new(),
-            pending: BTreeMap::new(),
-            tickets: 0,
+            handover: Handover::default(),
             version: 0,
             strangers: 0,
             strangers_since: context.now.mono,
@@ -226,7 +194,7 @@ impl Node {
             journal: Vec::new(),
             wrote: BTreeMap::new(),
             asked: BTreeMap::new(),
-            settling: Vec::new(),
+            settling: Settling::default(),
             rotation: None,
             outputs: VecDeque::new(),
         };
@@ -301,6 +269,11 @@ impl Node {
         &self.registry
     }
 
+    /// What is spoken on a stream.
+    pub fn spoken_on(&self, stream: StreamId) -> Option<Protocol> {
+        self.links.stream(stream).map(|(_, protocol)| protocol)
+    }
+
     /// What is to be done outside, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -314,15 +287,13 @@ impl Node {
         let timer = self.schedule.poll_timeout(now).map(|at| (at, "a timer is due"));
         let head = self.witnesses.poll_timeout(&self.chain).map(|at| (at, "a head is shown"));
         let checkpoint = self.chain.poll_timeout().map(|at| (at, "a checkpoint is due"));
-        let settling = self.settling.iter().map(|it| it.until).min();
-        let settling = settling.map(|at| (at, "other devices may have what was written"));
         [
             strangers,
             presence,
             timer,
             head,
             checkpoint,
-            settling,
+            self.settling.poll_timeout(),
             self.membership.poll_timeout(),
             self.dispatch.poll_timeout(),
             self.executor.poll_timeout(),
@@ -344,6 +315,8 @@ impl Node {
         self.membership.handle_timeout(now);
         self.invitations.handle_timeout(now, &mut self.membership);
         self.timers_due(now);
+        // One whose word is too old by now relays for nobody.
+        self.find_relays();
         if self.strangers > 0 && self.strangers_since + STRANGERS_EVERY <= now.mono {
             let count = std::mem::take(&mut self.strangers);
             let (_, writes) = self.chain.append(Body::Strangers { count }, now.wall);
@@ -402,6 +375,11 @@ impl Node {
                     }
                 }
             }
+            Input::Moving { stream } => {
+                if let Some((device, Protocol::Run)) = self.links.stream(stream) {
+                    self.dispatch.moving(device, now.mono);
+                }
+            }
             Input::StreamClosed { stream } => {
                 if let Some((device, protocol)) = self.links.closed(stream) {
                     self.stream_closed(device, protocol, context);
@@ -417,19 +395,14 @@ impl Node {
                 self.stranger(now);
             }
             Input::Persisted(ticket) => {
-                if let Some(sent) = self.pending.remove(&ticket) {
-                    if let Some(head) = sent.head {
-                        self.chain.stored(head);
-                    }
-                    for after in sent.after {
-                        self.persisted(after, context);
-                    }
+                for after in self.handover.written(ticket, &mut self.chain) {
+                    self.persisted(after, context);
                 }
             }
             Input::PersistFailed(ticket, reason) => {
-                if let Some(sent) = self.pending.remove(&ticket) {
-                    self.disk_failed(&reason, sent.is_too_large);
-                    for after in sent.after {
+                if let Some(refused) = self.handover.refused(ticket) {
+                    self.disk_failed(&reason, refused.is_too_large);
+                    for after in refused.after {
                         self.persist_failed(after, &reason, context);
                     }
                 }
@@ -448,6 +421,15 @@ impl Node {
                 let neighbours = self.neighbours();
                 let mut env = environment!(self, context, neighbours);
                 self.executor.executed(execution, result, &mut env);
+            }
+            Input::NoWall { why } => {
+                if self.registry.set_unwalled() {
+                    self.offer_agents(context);
+                }
+                self.warn(format!(
+                    "no agent runs on this device, since there is no wall for it ({why}); other devices do \
+                     what agents are asked for"
+                ));
             }
             Input::Models(models) => {
                 let changed = self.registry.set_dormant("llm", models.is_empty());
@@ -543,24 +525,10 @@ impl Node {
     /// Answers for runs whose documents all connected devices have, or that waited long enough.
     fn settle(&mut self, now: Now) {
         let speaking = self.links.speaking(Protocol::Sync);
-        for mut settling in std::mem::take(&mut self.settling) {
-            let has_all = |device: &&DeviceId| {
-                let mut documents = settling.documents.iter();
-                documents.all(|document| self.replica.has_latest(device, document))
-            };
-            let having: Vec<&DeviceId> = speaking.iter().filter(has_all).collect();
-            let complete = having.len() == speaking.len();
-            if settling.until > now.mono && !complete {
-                self.settling.push(settling);
-                continue;
-            }
-            if let Event::RunEnded { also_on, .. } = &mut settling.event
-                && !settling.documents.is_empty()
-            {
-                *also_on = having.into_iter().map(|device| self.name(device)).collect();
-                also_on.sort();
-            }
-            let Settling { door, event, .. } = settling;
+        let has =
+            |device: &DeviceId, document: &DocumentId| self.replica.has_latest(device, document);
+        let name = |device: &DeviceId| name(&self.membership, device);
+        for (door, event) in self.settling.settled(&speaking, has, name, now.mono) {
             if door.is_some() {
                 self.outputs.push_back(Output::Event { door, event: event.clone() });
             }
@@ -570,51 +538,12 @@ impl Node {
 
     /// Has a batch persisted when this input is done with.
     fn persist(&mut self, batch: Batch, after: After) {
-        self.persist_all(batch, vec![after]);
+        self.handover.take(batch, vec![after]);
     }
 
-    fn persist_all(&mut self, batch: Batch, after: Vec<After>) {
-        let is_too_large = batch.check().is_err();
-        self.unsent.push(Unsent { batch, after, is_too_large });
-    }
-
-    /// Hands to the disk what this input gave to persist: in the order of the audit records, so that
-    /// the disk holds the chain without a gap at any moment, and without the records of what no disk
-    /// takes.
+    /// Hands to the disk what this input gave to persist.
     fn hand_over(&mut self, now: Now) {
-        let mut unsent = std::mem::take(&mut self.unsent);
-        if unsent.is_empty() {
-            return;
-        }
-        if unsent.iter().any(|it| it.is_too_large) {
-            let batches = unsent.iter_mut().map(|it| (&mut it.batch.writes, it.is_too_large));
-            let stand_ins = self.chain.withdraw(&mut batches.collect::<Vec<_>>());
-            if !stand_ins.is_empty() {
-                let batch = Batch::ordered(stand_ins);
-                unsent.push(Unsent { batch, after: Vec::new(), is_too_large: false });
-            }
-        }
-        let writes = unsent.iter().flat_map(|it| &it.batch.writes);
-        let positions: Vec<u64> = writes.filter_map(audit::position_of).collect();
-        debug_assert_eq!(
-            positions.len(),
-            self.chain.appended(),
-            "what is appended is persisted with what it is about"
-        );
-        if !positions.is_sorted() {
-            unsent = one_batch(unsent);
-        }
-        let is_record = |write: &Write| audit::position_of(write).is_some();
-        let newest = unsent.iter().rposition(|it| it.batch.writes.iter().any(is_record));
-        for (at, Unsent { batch, after, is_too_large }) in unsent.into_iter().enumerate() {
-            self.tickets += 1;
-            let ticket = Ticket(self.tickets);
-            let head = if newest == Some(at) { self.chain.head() } else { None };
-            self.pending.insert(ticket, Sent { after, head, is_too_large });
-            let Batch { writes, durability } = batch;
-            self.outputs.push_back(Output::Persist { ticket, writes, durability });
-        }
-        self.chain.handed_over(now.mono);
+        self.outputs.extend(self.handover.hand_over(&mut self.chain, now.mono));
     }
 
     fn persisted(&mut self, after: After, context: Context<'_>) {
@@ -624,10 +553,7 @@ impl Node {
             After::Executor(what) => self.executor.persisted(what, &mut env),
             After::Dispatch(what) => self.dispatch.persisted(what, &mut env),
             After::Runs(what) => self.runs.persisted(what, &mut env),
-            After::Replica(ticket) => {
-                env.committed(ticket);
-                self.offer_agents(context);
-            }
+            After::Replica(ticket) => env.committed(ticket),
             After::Membership(statements) => self.membership.stored(&statements, context.now),
             After::Invitation(endpoint) => {
                 let contacts = self.contacts(context.now);
@@ -794,8 +720,7 @@ impl Node {
     }
 
     fn name(&self, device: &DeviceId) -> String {
-        let device = &self.membership.state().successor(device);
-        self.membership.subject(device).map_or_else(|| device.short(), |subject| subject.name)
+        name(&self.membership, device)
     }
 
     fn reply(&mut self, door: DoorId, reply: Reply) {
@@ -829,17 +754,10 @@ impl Node {
     }
 }
 
-/// All that a disk may take as one batch, behind it what no disk takes: for records that came to stand
-/// in two batches the other way round.
-fn one_batch(unsent: Vec<Unsent>) -> Vec<Unsent> {
-    let (too_large, taken): (Vec<_>, Vec<_>) = unsent.into_iter().partition(|it| it.is_too_large);
-    let (mut batch, mut after) = (Batch::ordered(Vec::new()), Vec::new());
-    for one in taken {
-        batch.writes.extend(one.batch.writes);
-        batch.durability = batch.durability.max(one.batch.durability);
-        after.extend(one.after);
-    }
-    std::iter::once(Unsent { batch, after, is_too_large: false }).chain(too_large).collect()
+/// What a device is called, or was when it had an earlier key.
+fn name(membership: &Membership, device: &DeviceId) -> String {
+    let device = &membership.state().successor(device);
+    membership.subject(device).map_or_else(|| device.short(), |subject| subject.name)
 }
 
 /// Draws bytes.

@@ -91,8 +91,6 @@ pub struct Facts {
     pub metered: bool,
     /// How busy its processors are, in percent of all of them; `None`: not known.
     pub load_percent: Option<u8>,
-    /// What the rules here say to the step's running there.
-    pub decision: Decision,
 }
 
 /// A choice with its reasons.
@@ -128,41 +126,63 @@ pub fn device_named(subjects: &[Subject], word: &str) -> Result<DeviceId, String
     }
 }
 
-/// Chooses.
-pub fn place(need: &Need, devices: &[Facts]) -> Placement {
-    let mut looked_at: Vec<(Candidate, &Facts)> =
-        devices.iter().map(|facts| (look_at(need, facts), facts)).collect();
-    looked_at.sort_by_key(|(candidate, facts)| {
+/// Chooses. `rules` says what the rules here say to the step's running on a device; they are asked where
+/// their answer counts.
+pub fn place(
+    need: &Need,
+    devices: &[Facts],
+    mut rules: impl FnMut(&DeviceId) -> Decision,
+) -> Placement {
+    let look_at = |facts| look_at(need, facts, &mut rules);
+    let mut looked_at: Vec<LookedAt<'_>> = devices.iter().map(look_at).collect();
+    looked_at.sort_by_key(|LookedAt { candidate, facts, .. }| {
         (candidate.cost.is_none(), candidate.cost, !facts.here, facts.device)
     });
-    let chosen = looked_at.first().filter(|(candidate, _)| candidate.cost.is_some());
-    let decision = match chosen {
-        Some((_, facts)) => Some(facts.decision.clone()),
-        None => looked_at
-            .iter()
-            .map(|(_, facts)| &facts.decision)
-            .find(|decision| matches!(decision.effect, Effect::Deny))
-            .cloned(),
+    let chosen = looked_at.first().filter(|it| it.candidate.cost.is_some());
+    let (chosen, decision) = match chosen {
+        Some(it) => (Some(it.candidate.device), it.decision.clone()),
+        None => {
+            let is_no = |decision: &Decision| matches!(decision.effect, Effect::Deny);
+            let mut asked = looked_at
+                .iter()
+                .map(|it| it.decision.clone().unwrap_or_else(|| rules(&it.candidate.device)));
+            (None, asked.find(is_no))
+        }
     };
-    Placement {
-        chosen: chosen.map(|(candidate, _)| candidate.device),
-        decision,
-        candidates: looked_at.into_iter().map(|(candidate, _)| candidate).collect(),
-    }
+    let candidates = looked_at.into_iter().map(|it| it.candidate).collect();
+    Placement { chosen, decision, candidates }
 }
 
-fn look_at(need: &Need, facts: &Facts) -> Candidate {
-    let (cost, reasons) = match obstacle(need, facts) {
+struct LookedAt<'a> {
+    candidate: Candidate,
+    facts: &'a Facts,
+    /// What the rules say, where nothing else kept the device out.
+    decision: Option<Decision>,
+}
+
+fn look_at<'a>(
+    need: &Need,
+    facts: &'a Facts,
+    rules: &mut impl FnMut(&DeviceId) -> Decision,
+) -> LookedAt<'a> {
+    let obstacle = obstacle(need, facts);
+    let decision = obstacle.is_none().then(|| rules(&facts.device));
+    let denied = |decision: &Decision| match decision.effect {
+        Effect::Allow | Effect::Ask => None,
+        Effect::Deny => Some(format!("not allowed there: {}", decision.reason)),
+    };
+    let (cost, reasons) = match obstacle.or_else(|| decision.as_ref().and_then(denied)) {
         Some(reason) => (None, vec![reason]),
         None => {
             let (cost, reasons) = price(need, facts);
             (Some(cost), reasons)
         }
     };
-    Candidate { device: facts.device, name: facts.name.clone(), cost, reasons }
+    let candidate = Candidate { device: facts.device, name: facts.name.clone(), cost, reasons };
+    LookedAt { candidate, facts, decision }
 }
 
-/// Why a device cannot be used at all.
+/// Why a device cannot be used at all, whatever the rules say.
 fn obstacle(need: &Need, facts: &Facts) -> Option<String> {
     if need.named.is_some_and(|named| named != facts.device) {
         return Some("the words name another device".into());
@@ -182,13 +202,8 @@ fn obstacle(need: &Need, facts: &Facts) -> Option<String> {
     if !facts.offers {
         return Some(format!("doesn't have {}", need.capability));
     }
-    if let Some(unavailable) = &need.unavailable {
-        return Some(format!("no device that is here has {unavailable}"));
-    }
-    match facts.decision.effect {
-        Effect::Allow | Effect::Ask => None,
-        Effect::Deny => Some(format!("not allowed there: {}", facts.decision.reason)),
-    }
+    let unavailable = need.unavailable.as_ref();
+    unavailable.map(|unavailable| format!("no device that is here has {unavailable}"))
 }
 
 fn price(need: &Need, facts: &Facts) -> (u64, Vec<String>) {
@@ -263,12 +278,11 @@ mod tests {
             battery: None,
             metered: false,
             load_percent: None,
-            decision: Decision {
-                effect: Effect::Allow,
-                reason: "allowed".into(),
-                obligations: vec![],
-            },
         }
+    }
+
+    fn allow() -> Decision {
+        Decision { effect: Effect::Allow, reason: "allowed".into(), obligations: vec![] }
     }
 
     fn need() -> Need {
@@ -291,7 +305,7 @@ mod tests {
     }
 
     fn chosen(need: &Need, devices: &[Facts]) -> Option<String> {
-        let placement = place(need, devices);
+        let placement = place(need, devices, |_| allow());
         let first = placement.candidates.first().filter(|first| first.cost.is_some())?;
         assert_eq!(Some(first.device), placement.chosen);
         Some(first.name.clone())
@@ -344,7 +358,7 @@ mod tests {
         }
         devices[0].load_percent = Some(90);
         assert_eq!(chosen(&need, &devices).as_deref(), Some("phone"));
-        let laptop = place(&need, &devices).candidates.remove(2);
+        let laptop = place(&need, &devices, |_| allow()).candidates.remove(2);
         let reasons = laptop.reasons.join("; ");
         let expected = "busy: 90 % (0.9 ms); model at 10.0 tokens/s measured (20000.0 ms); at half \
                         that speed, since 90 % busy (20000.0 ms)";
@@ -362,14 +376,34 @@ mod tests {
 
     #[test]
     fn what_the_rules_deny_is_not_used_and_says_why() {
-        let mut devices = fabric();
-        for facts in &mut devices {
-            facts.decision = Decision::deny("because");
-        }
-        let placement = place(&need(), &devices);
+        let placement = place(&need(), &fabric(), |_| Decision::deny("because"));
         assert_eq!(placement.chosen, None);
         assert_eq!(placement.decision, Some(Decision::deny("because")));
         assert!(placement.candidates[0].reasons[0].contains("because"));
+    }
+
+    #[test]
+    fn the_rules_are_asked_of_the_devices_that_nothing_else_keeps_out() {
+        let mut devices = fabric();
+        devices[1].reachable = false;
+        let ask = |need: &Need, devices: &[Facts], decision: &Decision| {
+            let mut asked = Vec::new();
+            let placement = place(need, devices, |device| {
+                asked.push(*device);
+                decision.clone()
+            });
+            (asked.len(), placement.chosen.is_some(), placement.decision)
+        };
+        let server = Some(DeviceId::from_bytes([Kind::Server as u8; 32]));
+        let named = Need { named: server, ..need() };
+        let (yes, no) = (allow(), Decision::deny("because"));
+        assert_eq!(ask(&need(), &devices, &yes), (2, true, Some(yes.clone())));
+        assert_eq!(ask(&named, &devices, &yes), (1, true, Some(yes.clone())));
+        assert_eq!(ask(&named, &devices, &no).2, Some(no.clone()));
+        // A no is said also where the device is away.
+        devices[2].reachable = false;
+        assert_eq!(ask(&named, &devices, &no), (1, false, Some(no)));
+        assert_eq!(ask(&named, &devices, &yes), (3, false, None));
     }
 
     #[test]

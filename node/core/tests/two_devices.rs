@@ -22,6 +22,9 @@ mod support;
 #[path = "two_devices/once.rs"]
 mod once;
 
+#[path = "two_devices/cuts.rs"]
+mod cuts;
+
 #[path = "two_devices/stops.rs"]
 mod stops;
 
@@ -154,6 +157,7 @@ fn an_executor_that_goes_away_ends_the_step_with_the_reason() {
     fabric.say_on_server(false);
     let (late, _) = fabric.devices[1].executions[0].clone();
     fabric.part(0, 1);
+    fabric.wait(Duration::from_secs(10));
     let (state, failure) = fabric.ended(0).unwrap();
     assert_eq!(state, RunState::Failed);
     assert!(failure.unwrap().contains("server: "), "the reason names the device");

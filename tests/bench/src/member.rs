@@ -24,7 +24,7 @@ use weft_core::{
     membership,
 };
 use weft_engine::Rules;
-use weft_net::{Config, Net, NetHandle};
+use weft_net::{Config, Net, NetHandle, Turn};
 use weft_protocol::{
     graph::{Plan, Route, Step, StepIndex},
     id::{BootId, DeviceId},
@@ -119,7 +119,9 @@ impl Member {
             store: Arc::new(store),
             clock,
             net,
+            turn: Turn::default(),
             persisted,
+            completions,
             wake: Arc::new(Notify::new()),
             say,
         };
@@ -128,7 +130,7 @@ impl Member {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
             runtime.block_on(async {
                 core.feed(Input::Listening { addresses: listening }).await?;
-                core.run(inbox, events, completions).await
+                core.run(inbox, events).await
             })
         })?;
         Ok(Self {
@@ -287,7 +289,9 @@ struct Core {
     writer: Writer,
     clock: Clock,
     net: NetHandle,
+    turn: Turn,
     persisted: std_mpsc::Sender<(Ticket, Result<(), WriteError>)>,
+    completions: std_mpsc::Receiver<(Ticket, Result<(), WriteError>)>,
     wake: Arc<Notify>,
     say: std_mpsc::Sender<(Instant, Said)>,
 }
@@ -297,7 +301,6 @@ impl Core {
         &mut self,
         mut commands: mpsc::Receiver<Command>,
         mut events: mpsc::Receiver<weft_net::Event>,
-        completions: std_mpsc::Receiver<(Ticket, Result<(), WriteError>)>,
     ) -> Result<()> {
         let wake = Arc::clone(&self.wake);
         loop {
@@ -305,12 +308,7 @@ impl Core {
             let wait = self.node.poll_timeout(now).map(|(at, _)| at.since(now.mono));
             tokio::select! {
                 biased;
-                () = wake.notified() => {
-                    while let Ok((ticket, result)) = completions.try_recv() {
-                        result?;
-                        self.feed(Input::Persisted(ticket)).await?;
-                    }
-                }
+                () = wake.notified() => self.carry_out().await?,
                 command = commands.recv() => match command {
                     Some(command) => self.feed(Input::Command { door: DOOR, command }).await?,
                     None => break,
@@ -351,21 +349,27 @@ impl Core {
 
     async fn carry_out(&mut self) -> Result<()> {
         use weft_net::Command as Net;
-        while let Some(output) = self.node.poll_output() {
+        loop {
+            let Some(output) = self.node.poll_output() else {
+                let Ok((ticket, result)) = self.completions.try_recv() else { break };
+                result?;
+                self.take(Input::Persisted(ticket));
+                continue;
+            };
             match output {
-                Output::Members(members) => self.net.send(Net::Members(members)).await?,
+                Output::Members(members) => self.turn.add(Net::Members(members)),
                 Output::Remember { device, addresses } => {
-                    self.net.send(Net::Remember { device, addresses }).await?;
+                    self.turn.add(Net::Remember { device, addresses });
                 }
-                Output::Relays(relays) => self.net.send(Net::Relays(relays)).await?,
-                Output::Admit { device } => self.net.send(Net::Admit { device }).await?,
+                Output::Relays(relays) => self.turn.add(Net::Relays(relays)),
+                Output::Admit { device } => self.turn.add(Net::Admit { device }),
                 Output::Watch { device, is_watched } => {
-                    self.net.send(Net::Watch { device, is_watched }).await?;
+                    self.turn.add(Net::Watch { device, is_watched });
                 }
-                Output::Disconnect { device } => self.net.send(Net::Disconnect { device }).await?,
+                Output::Disconnect { device } => self.turn.add(Net::Disconnect { device }),
                 Output::Send { stream, bytes } => {
                     let stream = weft_net::StreamId(stream.0);
-                    self.net.send(Net::Send { stream, frame: bytes }).await?;
+                    self.turn.add(Net::Send { stream, frame: bytes });
                 }
                 Output::Persist { ticket, writes, durability } => {
                     let (persisted, wake) = (self.persisted.clone(), Arc::clone(&self.wake));
@@ -391,7 +395,7 @@ impl Core {
                 | Output::Log { .. } => {}
             }
         }
-        Ok(())
+        Ok(self.net.give(&mut self.turn).await?)
     }
 
     fn say(&self, said: Said) {
@@ -411,6 +415,7 @@ fn input(event: weft_net::Event) -> Option<Input> {
             Input::StreamOpened { stream: StreamId(stream.0), device, protocol }
         }
         Net::Frame { stream, bytes } => Input::Frame { stream: StreamId(stream.0), bytes },
+        Net::Moving { stream } => Input::Moving { stream: StreamId(stream.0) },
         Net::StreamClosed { stream, .. } => Input::StreamClosed { stream: StreamId(stream.0) },
         Net::RoundTrip { device, rtt } => {
             Input::RoundTrip { device, micros: u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX) }

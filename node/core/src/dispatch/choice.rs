@@ -57,7 +57,9 @@ pub(super) fn choose(
 ) -> placement::Placement {
     let needs_model =
         capability.name.noun() == "llm" || capability.calls.iter().any(|call| call.noun() == "llm");
-    let here = if agent.works_on_replica(capability) {
+    // A device on which the agent can't run asks another, which works on its own replica.
+    let runs_here = env.registry.offers(&env.me, &task.capability, &agent.digest);
+    let here = if runs_here && agent.works_on_replica(capability) {
         Some("works on this device's own replica")
     } else {
         None
@@ -83,8 +85,6 @@ pub(super) fn choose(
         .iter()
         .map(|it| {
             let device = it.subject.id;
-            let (decision, _) =
-                env.decide(Point::Owner, offer, &env.me, &device, agent, capability);
             Facts {
                 device,
                 name: it.subject.name.clone(),
@@ -105,11 +105,12 @@ pub(super) fn choose(
                 battery: it.battery,
                 metered: it.metered,
                 load_percent: it.load_percent,
-                decision,
             }
         })
         .collect();
-    let mut placement = placement::place(&need, &facts);
+    let rules =
+        |device: &DeviceId| env.decide(Point::Owner, offer, &env.me, device, agent, capability).0;
+    let mut placement = placement::place(&need, &facts, rules);
     for candidate in &mut placement.candidates {
         if let Some(why) = excluded.get(&candidate.device) {
             candidate.reasons = vec![why.clone()];

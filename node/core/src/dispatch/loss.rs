@@ -16,13 +16,25 @@ use weft_protocol::{
 
 use super::{
     Dispatch, DispatchOutput, Dispatched, LEASE, Phase, Requester, TRIES_MAX, Task, TaskKey, Tried,
+    choice::choose,
 };
 use crate::env::Env;
 
-/// A step that only one device may do, or know of, waits so long for it to come back.
+/// A step that only one device may have begun to write waits so long for it to come back.
 const WAIT_FOR_DEVICE: Duration = Duration::from_secs(60);
+/// What only reads, and what only one device can do, waits so long for it: for three handshakes on a link
+/// that loses two packets of five, and for a device whose network changes.
+const WAIT_FOR_READER: Duration = Duration::from_secs(10);
+/// What another device can read as well waits until so long after its device was last heard: one that moves
+/// is back within 3 s, and whoever asks has the answer of another within 5 s of the loss.
+const WAIT_FROM_HEARD: Duration = Duration::from_millis(4_500);
+/// And so long at least: the streams of a connection that takes another's place open in a few round trips.
+const WAIT_AT_LEAST: Duration = Duration::from_millis(1_500);
 /// A device that is here says so soon how a step stands: a few round trips on a bad link, and the disk.
 const WAIT_FOR_ANSWER: Duration = Duration::from_secs(5);
+/// An offer may take so long to arrive that the slowest line carries it, and what is under way before it: half
+/// of what a modem of 64 kbit/s does.
+const SLOWEST_BYTES_PER_SECOND: u64 = 4 << 10;
 /// An executor ends a step at its deadline by itself; the owner gives it so long to say so.
 const BEYOND: Duration = Duration::from_secs(2);
 
@@ -31,7 +43,7 @@ impl Dispatch {
     pub fn poll_timeout(&self) -> Option<(Timestamp, &'static str)> {
         let due = |it: &Dispatched| match it.phase {
             Phase::Offered | Phase::Running | Phase::Acknowledging | Phase::Acknowledged => {
-                Some(((it.heard + LEASE).min(it.task.ends + BEYOND), "a lease runs out"))
+                Some(((it.heard + it.lease()).min(it.task.ends + BEYOND), "a lease runs out"))
             }
             Phase::Waiting { until, .. } => Some((until, "a device stayed away too long")),
             Phase::Cancelling { until } => Some((until, "a device says nothing to a stop")),
@@ -49,12 +61,15 @@ impl Dispatch {
             let Some(it) = self.tasks.get_mut(&key) else { continue };
             match it.phase {
                 Phase::Offered | Phase::Running | Phase::Acknowledging | Phase::Acknowledged
-                    if it.heard + LEASE <= now || it.task.ends + BEYOND <= now =>
+                    if it.heard + it.lease() <= now || it.task.ends + BEYOND <= now =>
                 {
                     it.inquired = true;
                     let cancel = RunMessage::Cancel(it.offer.attempt.clone());
                     self.outputs.push(DispatchOutput::Tell(it.executor, cancel));
                     self.lost(&key, "it fell silent", env);
+                }
+                Phase::Waiting { until, .. } if until <= now && it.may_go_elsewhere() => {
+                    self.elsewhere(&key, "it went away", env);
                 }
                 Phase::Waiting { until, .. } if until <= now => {
                     let reason = format!("{} stayed away", env.name(&it.executor));
@@ -104,7 +119,7 @@ impl Dispatch {
         it.stopped = tried.stopped;
         let waits = it.may_have_acted || !it.stopped;
         let until = env.now.mono + WAIT_FOR_DEVICE;
-        it.phase = Phase::Waiting { until, unanswered: false };
+        it.phase = Phase::Waiting { until, unanswered: false, told: true };
         let key = it.task.key();
         self.tasks.insert(key.clone(), it);
         if env.neighbour(&tried.executor).is_none() {
@@ -144,27 +159,78 @@ impl Dispatch {
         self.conclude(key, outcome, env);
     }
 
-    /// An executor is gone or silent.
+    /// An executor is silent, or does not belong any more.
     fn lost(&mut self, key: &TaskKey, how: &str, env: &mut Env<'_>) {
+        let Some(it) = self.tasks.get(key) else { return };
+        if it.may_go_elsewhere() {
+            self.elsewhere(key, how, env);
+        } else {
+            self.wait(key, WAIT_FOR_DEVICE, Some(how), env);
+        }
+    }
+
+    /// The link to an executor is cut. It goes on with the step, and says how that stands when there is a
+    /// link again.
+    fn parted(&mut self, key: &TaskKey, how: Option<&str>, env: &mut Env<'_>) {
+        let Some(it) = self.tasks.get(key) else { return };
+        let now = env.now.mono;
+        let patience = if !it.may_go_elsewhere() {
+            WAIT_FOR_DEVICE
+        } else if it.has_another(env) {
+            (it.heard + WAIT_FROM_HEARD).since(now).max(WAIT_AT_LEAST)
+        } else {
+            WAIT_FOR_READER
+        };
+        self.wait(key, patience, how, env);
+    }
+
+    /// Waits for an executor to say how a step stands, and says so where `how` tells what became of it.
+    fn wait(&mut self, key: &TaskKey, most: Duration, how: Option<&str>, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get_mut(key) else { return };
-        match it.offer.effect {
-            EffectClass::Pure | EffectClass::ReadOnly if it.tries < TRIES_MAX => {
-                let excluded = (it.executor, how.to_owned());
-                self.again(key, Some(excluded), env);
-            }
-            EffectClass::Pure | EffectClass::ReadOnly => {
-                let reason = format!("{}: {how}", env.name(&it.executor));
-                self.fail(key, Refusal::Failed, reason, env);
-            }
-            EffectClass::Idempotent | EffectClass::AtMostOnce => {
-                let unanswered = matches!(it.phase, Phase::Offered) && !it.inquired;
-                let until = (env.now.mono + WAIT_FOR_DEVICE).min(it.task.ends);
-                let until = until.max(env.now.mono + WAIT_FOR_ANSWER);
-                it.phase = Phase::Waiting { until, unanswered };
-                let (name, most) = (env.name(&it.executor), until.since(env.now.mono).as_secs());
-                let line = format!("{name}: {how}; waiting for it, {most} s at most");
-                self.say(key, line);
-            }
+        let now = env.now.mono;
+        let unanswered = matches!(it.phase, Phase::Offered) && !it.inquired;
+        let least = if it.may_go_elsewhere() { WAIT_AT_LEAST } else { WAIT_FOR_ANSWER };
+        let until = (now + most).min(it.task.ends).max(now + least);
+        it.phase = Phase::Waiting { until, unanswered, told: false };
+        self.tell_waiting(key, how, env);
+    }
+
+    /// Tells whoever follows the run what became of a device that is waited for, once.
+    fn tell_waiting(&mut self, key: &TaskKey, how: Option<&str>, env: &Env<'_>) {
+        let Some(it) = self.tasks.get_mut(key) else { return };
+        let (Phase::Waiting { until, told, .. }, Some(how)) = (&mut it.phase, how) else { return };
+        if !std::mem::replace(told, true) {
+            let (name, most) = (env.name(&it.executor), until.since(env.now.mono).as_secs());
+            self.say(key, format!("{name}: {how}; waiting for it, {most} s at most"));
+        }
+    }
+
+    /// Tries elsewhere what only reads, unless that was done often enough.
+    fn elsewhere(&mut self, key: &TaskKey, how: &str, env: &mut Env<'_>) {
+        let Some(it) = self.tasks.get(key) else { return };
+        if it.tries < TRIES_MAX {
+            let excluded = (it.executor, how.to_owned());
+            self.again(key, Some(excluded), env);
+        } else {
+            let reason = format!("{}: {how}", env.name(&it.executor));
+            self.fail(key, Refusal::Failed, reason, env);
+        }
+    }
+
+    /// An offer is on its way to an executor, behind those that it has not answered yet.
+    pub(super) fn carries(&mut self, key: &TaskKey, executor: &DeviceId) {
+        let is_carried =
+            |it: &&Dispatched| it.executor == *executor && matches!(it.phase, Phase::Offered);
+        let bytes: u64 = self.tasks.values().filter(is_carried).map(|it| it.bytes).sum();
+        if let Some(it) = self.tasks.get_mut(key) {
+            it.carried = Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND);
+        }
+    }
+
+    /// Something long is on its way from a device: what it says of its steps comes behind that.
+    pub fn moving(&mut self, device: DeviceId, now: Timestamp) {
+        for it in self.tasks.values_mut().filter(|it| it.executor == device) {
+            it.heard = now;
         }
     }
 
@@ -177,8 +243,17 @@ impl Dispatch {
         self.outputs.push(said);
     }
 
-    /// A device went away, or its stream was cut or replaced.
+    /// A device went away.
     pub fn disconnected(&mut self, device: DeviceId, env: &mut Env<'_>) {
+        self.cut(device, Some("it went away"), env);
+    }
+
+    /// The stream to a device was cut or replaced, while it is still connected.
+    pub fn stream_cut(&mut self, device: DeviceId, env: &mut Env<'_>) {
+        self.cut(device, None, env);
+    }
+
+    fn cut(&mut self, device: DeviceId, how: Option<&str>, env: &mut Env<'_>) {
         let keys: Vec<_> = self
             .tasks
             .iter()
@@ -187,7 +262,8 @@ impl Dispatch {
             .collect();
         for key in keys {
             match self.tasks.get(&key).map(|it| &it.phase) {
-                Some(Phase::Waiting { .. }) | None => {}
+                Some(Phase::Waiting { .. }) => self.tell_waiting(&key, how, env),
+                None => {}
                 Some(Phase::Cancelling { .. }) => {
                     self.give_up(&key, Refusal::Cancelled, "cancelled".into(), env);
                 }
@@ -199,7 +275,7 @@ impl Dispatch {
                     | Phase::Asking { .. }
                     | Phase::Preparing
                     | Phase::Concluding(_),
-                ) => self.lost(&key, "it went away", env),
+                ) => self.parted(&key, how, env),
             }
         }
     }
@@ -209,9 +285,12 @@ impl Dispatch {
     pub fn connected(&mut self, device: DeviceId, env: &mut Env<'_>) {
         let (mut inquiries, mut waited) = (Vec::new(), Vec::new());
         for (key, it) in self.tasks.iter_mut().filter(|(_, it)| it.executor == device) {
-            let Phase::Waiting { unanswered, .. } = it.phase else { continue };
-            waited.push(key.clone());
-            if unanswered && !it.stopped && it.version == env.version && it.offer.consent.is_none()
+            let Phase::Waiting { until, unanswered, told } = &mut it.phase else { continue };
+            *until = (*until).max(env.now.mono + WAIT_FOR_ANSWER);
+            if *told {
+                waited.push(key.clone());
+            }
+            if *unanswered && !it.stopped && it.version == env.version && it.offer.consent.is_none()
             {
                 it.phase = Phase::Offered;
                 it.heard = env.now.mono;
@@ -274,10 +353,10 @@ impl Dispatch {
             .collect();
         for key in keys {
             let Some(it) = self.tasks.get(&key) else { continue };
-            let only_reads = it.offer.effect <= EffectClass::ReadOnly;
+            let only_reads = it.may_go_elsewhere();
             match it.phase {
                 Phase::Concluding(_) => {}
-                Phase::Offered | Phase::Running if only_reads => {
+                Phase::Offered | Phase::Running | Phase::Waiting { .. } if only_reads => {
                     self.lost(&key, "it no longer belongs to the fabric", env);
                 }
                 Phase::Asking { .. }
@@ -310,6 +389,27 @@ impl Dispatch {
             let reason = "the door that was asked has closed: nobody can agree".into();
             self.fail(&key, Refusal::Denied, reason, env);
         }
+    }
+}
+
+impl Dispatched {
+    /// How long its executor may be silent.
+    fn lease(&self) -> Duration {
+        let is_on_its_way = matches!(self.phase, Phase::Offered);
+        LEASE + if is_on_its_way { self.carried } else { Duration::ZERO }
+    }
+
+    /// Whether it does no harm if another device does it as well.
+    fn may_go_elsewhere(&self) -> bool {
+        self.offer.effect <= EffectClass::ReadOnly && !self.stopped
+    }
+
+    /// Whether a device that is here can do it in the place of its executor.
+    fn has_another(&self, env: &Env<'_>) -> bool {
+        let mut excluded = self.excluded.clone();
+        excluded.insert(self.executor, String::new());
+        let Self { task, offer, agent, capability, .. } = self;
+        choose(task, offer, agent, capability, &excluded, env).chosen.is_some()
     }
 }
 

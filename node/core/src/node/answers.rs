@@ -12,11 +12,11 @@ use weft_protocol::{
 };
 
 use super::{
-    After, Dispatch, Env, Named, Node, Requester, Task, audit, devices::DeviceChange, draw, runs,
+    After, Dispatch, Env, Named, Node, Requester, Task, devices::DeviceChange, draw, runs,
 };
 use crate::{
     Context,
-    audit::{Checked, Lineage, Signatures},
+    audit::{self, Checked, Lineage, Signatures},
     door::{
         AgentView, AuditView, Command, DocumentView, DoorId, Explanation, ForkView,
         FormerChainView, Reply, RunView, Status, TimerView, Verification,
@@ -407,7 +407,7 @@ impl Node {
         &mut self,
         now: weft_protocol::time::Now,
     ) -> weft_protocol::pairing::Contacts {
-        let weft_protocol::presence::PresenceMessage::Records(presences) =
+        let weft_protocol::presence::PresenceMessage::Records { records: presences, .. } =
             self.presence.greeting(None, now);
         weft_protocol::pairing::Contacts {
             addresses: self.presence.own().addresses.clone(),

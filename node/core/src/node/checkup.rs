@@ -17,7 +17,7 @@ impl Node {
             addresses: self.addresses.get(id).cloned().unwrap_or_default(),
             contact: self.contacts.of(id),
             ahead_ms: self.skew.ahead_ms(id),
-            relays: self.presence.of(id).is_some_and(|it| it.relays),
+            relays: self.presence.relays(id),
         });
         let held = self.reach.reservations().map(|(it, since)| (self.name(&it.relay), since));
         let admins = state.admins().map(|(_, device)| device.name.as_str().to_owned());

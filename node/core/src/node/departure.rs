@@ -39,7 +39,7 @@ impl Node {
         let mut after = vec![After::Membership(statements)];
         self.adopt(&newly_gone, &mut writes, &mut after, context);
         self.hand_on(&newly_out, &mut writes);
-        self.persist_all(Batch::synced(writes), after);
+        self.handover.take(Batch::synced(writes), after);
         let mut void: BTreeSet<DeviceId> = newly_gone.union(&newly_out).copied().collect();
         if void.contains(&self.me) {
             // Whatever it asks for or is asked for ends with it.
@@ -74,7 +74,7 @@ impl Node {
         let (mut writes, mut after) = (Vec::new(), Vec::new());
         self.adopt(&late, &mut writes, &mut after, context);
         if !writes.is_empty() {
-            self.persist_all(Batch::synced(writes), after);
+            self.handover.take(Batch::synced(writes), after);
         }
     }
 

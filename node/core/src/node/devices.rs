@@ -62,6 +62,11 @@ impl Node {
         let is_there = this || link.is_some() || !via.is_empty();
         let heard = self.presence.fresh(id).filter(|_| is_there);
         let models = if this { Some(own) } else { heard.map(|it| &it.models) };
+        let version = if this {
+            self.presence.own().version
+        } else {
+            self.presence.of(id).and_then(|it| it.version)
+        };
         let added = log.iter().find(|it| it.id == device.added);
         let former = self.membership.graph().former(id);
         let founder = log.iter().find(|it| it.kind == "genesis").map(|it| it.author);
@@ -91,6 +96,7 @@ impl Node {
             models: models
                 .map(|models| models.iter().map(|model| model.name.clone()).collect())
                 .unwrap_or_default(),
+            version: version.filter(|_| device.is_active()),
             confirmed: (!is_founder).then_some(device.confirmed),
             added_by: added.map(|it| it.by.clone()),
             added_at: added.map(|it| it.time),

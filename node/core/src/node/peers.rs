@@ -21,7 +21,7 @@ use crate::{
     door::Event,
     env::Batch,
     membership,
-    presence::PresenceTable,
+    presence::{News, PresenceTable},
     replica,
     witness::{self, Seen},
 };
@@ -93,7 +93,7 @@ impl Node {
                 let neighbours = self.neighbours();
                 let mut env = environment!(self, context, neighbours);
                 self.executor.stream_cut(device, &mut env);
-                self.dispatch.disconnected(device, &mut env);
+                self.dispatch.stream_cut(device, &mut env);
             }
             Protocol::Presence => self.tell_who_is_connected(),
             Protocol::Blob | Protocol::Llm | Protocol::Audit => {}
@@ -229,7 +229,7 @@ impl Node {
         if news.is_empty() {
             return;
         }
-        for (presence, _) in &news {
+        for News { presence, .. } in &news {
             let device = presence.device;
             if device == from {
                 self.skew.heard(device, presence.time, now.wall);
@@ -244,17 +244,17 @@ impl Node {
         }
         self.find_relays();
         for device in self.links.speaking(Protocol::Presence) {
-            let records = PresenceTable::for_others(&device, &news);
-            if device != from && !records.is_empty() {
-                let message = codec::encode(&PresenceMessage::Records(records));
-                self.send(&device, Protocol::Presence, message);
+            if device != from
+                && let Some(message) = PresenceTable::for_others(&device, &news)
+            {
+                self.send(&device, Protocol::Presence, codec::encode(&message));
             }
         }
     }
 
     /// Says which members relay, where presence makes them others than before.
     pub(super) fn find_relays(&mut self) {
-        let relays = |device: &DeviceId| self.presence.of(device).is_some_and(|it| it.relays);
+        let relays = |device: &DeviceId| self.presence.relays(device);
         let relays = self.membership.others().into_iter().filter(relays).collect();
         if let Some(relays) = self.reach.found(relays) {
             self.outputs.push_back(Output::Relays(relays));

@@ -8,7 +8,7 @@ use weft_protocol::{
     run::{Journal, Progress},
 };
 
-use super::{After, Env, Node, SETTLE, Settling};
+use super::{After, Env, Node};
 use crate::{
     Context, Output,
     dispatch::{Concluded, DispatchOutput, Requester},
@@ -54,10 +54,8 @@ impl Node {
                     self.settle_kept(device, context);
                 }
                 let documents = self.wrote.remove(&run).unwrap_or_default();
-                let wait = if wrote { SETTLE } else { std::time::Duration::ZERO };
                 let event = Event::RunEnded { run, state, outputs, failure, also_on: Vec::new() };
-                let until = context.now.mono + wait;
-                self.settling.push(Settling { until, door, event, documents });
+                self.settling.ended(door, event, documents, wrote, context.now.mono);
             }
         }
     }
@@ -176,6 +174,7 @@ impl Node {
             replica::Output::Changed { document, kind, remote } => {
                 if kind == DocumentKind::REGISTRY {
                     self.read_registry(context);
+                    self.offer_agents(context);
                 } else if kind == DocumentKind::TIMER {
                     self.timer_changed(document, context);
                 }

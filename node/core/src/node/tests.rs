@@ -14,7 +14,7 @@ use weft_trust::{
 
 use super::*;
 use crate::{
-    audit::{Signatures, verify},
+    audit::{self, Signatures, verify},
     door::Command,
 };
 
