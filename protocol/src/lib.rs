@@ -15,6 +15,7 @@ pub mod time;
 pub mod value;
 
 pub mod device;
+pub mod version;
 pub mod statement;
 pub mod ticket;
 pub mod pairing;

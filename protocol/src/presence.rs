@@ -6,6 +6,7 @@ use crate::{
     id::{BootId, DeviceId},
     signed::Signed,
     time::WallTime,
+    version::Version,
 };
 
 /// The most bytes of one record.
@@ -70,6 +71,9 @@ pub struct Presence {
     #[n(11)]
     #[cbor(default)]
     pub connected: Vec<DeviceId>,
+    /// The version of the program; `None`: not told.
+    #[n(12)]
+    pub version: Option<Version>,
 }
 
 /// What a machine has, as far as its system tells.
@@ -94,7 +98,24 @@ pub struct Machine {
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 #[cbor(map)]
 pub enum PresenceMessage {
-    /// The newest record of some devices, each a signed [`Presence`].
+    /// The newest record of some devices.
     #[n(0)]
-    Records(#[n(0)] Vec<Signed>),
+    Records {
+        /// Each a signed [`Presence`].
+        #[n(0)]
+        records: Vec<Signed>,
+        /// How long ago each was made, in milliseconds, in their order, as far as the sender can know
+        /// without a clock that two devices share: how old it was said to be when it came, and how long it
+        /// lay there. Of a record without an age it is not known.
+        #[n(1)]
+        #[cbor(default)]
+        ages_ms: Vec<u64>,
+    },
+}
+
+impl PresenceMessage {
+    /// A record that was made just now.
+    pub fn of_now(record: Signed) -> Self {
+        Self::Records { records: vec![record], ages_ms: vec![0] }
+    }
 }

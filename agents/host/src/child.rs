@@ -8,6 +8,10 @@ mod ticker;
 
 use std::{fmt, io, process::ExitCode};
 
+use weft_wall::WallError;
+
+use crate::error::Stop;
+
 /// Runs as a child of the given role; the program's `main` calls it before anything else for roles
 /// `agent` and `compile`.
 pub fn run_child(role: &str) -> ExitCode {
@@ -44,6 +48,18 @@ fn run(role: &str, escape: Option<Escape>) -> ExitCode {
             eprintln!("weft {role}: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What is told of a wall that does not stand, where another child's would not either.
+fn unwalled(error: &WallError) -> io::Result<Stop> {
+    match error {
+        WallError::Threads { .. } => Err(io::Error::other(error.to_string())),
+        WallError::Unavailable
+        | WallError::Refused { .. }
+        | WallError::Breach { .. }
+        | WallError::Unproven { .. }
+        | WallError::Broken { .. } => Ok(Stop::Wall(error.to_string())),
     }
 }
 

@@ -63,9 +63,15 @@ pub enum AgentError {
         /// How.
         reason: String,
     },
-    /// The agent's process could not be started or walled in.
+    /// The agent's process could not be started.
     #[error("start the agent's process: {reason}")]
     Start {
+        /// What failed.
+        reason: String,
+    },
+    /// There is no wall for the agent's process on this device, nor will there be at the next try.
+    #[error("wall in the agent's process: {reason}")]
+    Wall {
         /// What failed.
         reason: String,
     },

@@ -443,6 +443,6 @@ fn why(stop: Stop, permissions: &Permissions) -> AgentError {
         Stop::Trap(reason) => AgentError::Trap { reason },
         Stop::Output(reason) => AgentError::Output { reason },
         Stop::Refused(error) => AgentError::Refused(error),
-        Stop::Wall(reason) => AgentError::Start { reason },
+        Stop::Wall(reason) => AgentError::Wall { reason },
     }
 }

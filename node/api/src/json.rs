@@ -5,7 +5,7 @@
 //!
 //! | what | shape |
 //! |---|---|
-//! | device | `id name kind role state standing this via` (names) `address way` (`direct`, `relayed`) `round_trip_ms since last_heard models confirmed added_by added_at added former` (keys) |
+//! | device | `id name kind role state standing this via` (names) `address way` (`direct`, `relayed`) `round_trip_ms since last_heard models version confirmed added_by added_at added former` (keys) |
 //! | checkup | `boot time clock_set` (`at forward_ms`) `devices admins queue battery metered reach machine warnings copies shell`; one of `devices`: `id name addresses sighted failed` (`at times attempts`, each `address ending text`) `clock_ahead_ms relays` |
 //! | reach of a checkup | `confirmed observed mapped announced` (addresses) `relays` (`name since`) `service` (`reservations circuits`) `nat` (`none`, `steady`, `per-peer`, `unknown`) `troubles` (`part why`) |
 //! | standing of a device or node that does not belong | `state why remedy by at statement` |

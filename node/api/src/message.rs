@@ -53,6 +53,8 @@ pub struct ShellView {
     pub store_failure: Option<String>,
     /// Whether space on the disk is kept back for the audit.
     pub is_reserve_held: bool,
+    /// Why agents can't be walled in here; `None`: they can, or nobody tried.
+    pub wall_failure: Option<String>,
 }
 
 /// A plan, with where its steps would run.

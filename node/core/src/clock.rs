@@ -4,6 +4,22 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use thiserror::Error;
 use weft_protocol::time::WallTime;
 
+/// What the zone without an offset is called (tz database, file `etcetera` and its links).
+const UTC: [&str; 12] = [
+    "UTC",
+    "Etc/UTC",
+    "GMT",
+    "Etc/GMT",
+    "Zulu",
+    "Etc/Zulu",
+    "UCT",
+    "Etc/UCT",
+    "Universal",
+    "Etc/Universal",
+    "Greenwich",
+    "Etc/Greenwich",
+];
+
 /// Why a local time makes no sense.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum LocalTimeError {
@@ -33,7 +49,8 @@ impl LocalTime {
     pub fn new(local_time: &str, zone: &str) -> Result<Self, LocalTimeError> {
         let _: DateTime =
             local_time.parse().map_err(|_| LocalTimeError::Text(local_time.to_owned()))?;
-        let zone = TimeZone::get(zone).map_err(|_| LocalTimeError::Zone(zone.to_owned()))?;
+        let find = |name: &str| TimeZone::get(name).ok();
+        let zone = zone_named(zone, find).ok_or_else(|| LocalTimeError::Zone(zone.to_owned()))?;
         Ok(Self { zone })
     }
 
@@ -62,9 +79,31 @@ impl LocalTime {
     }
 }
 
+/// The zone of that name, by `find` unless it is UTC: that needs no list of zones, which a small machine may
+/// lack.
+fn zone_named(name: &str, find: impl FnOnce(&str) -> Option<TimeZone>) -> Option<TimeZone> {
+    let is_utc = UTC.iter().any(|utc| utc.eq_ignore_ascii_case(name));
+    if is_utc { Some(TimeZone::UTC) } else { find(name) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn utc_needs_no_list_of_zones() {
+        for name in ["UTC", "Etc/UTC", "etc/utc", "Zulu", "GMT", "Etc/GMT"] {
+            let zone = zone_named(name, |name| panic!("{name} is looked up"));
+            assert_eq!(zone, Some(TimeZone::UTC), "{name}");
+        }
+        for name in ["Europe/Brussels", "GMT+1", "UTC2", ""] {
+            assert_eq!(zone_named(name, |_| None), None, "{name}");
+        }
+        let utc = LocalTime::new("2026-03-10T09:00:00", "Etc/UTC").unwrap();
+        let at = utc.instant_of("2026-03-11T08:00:00").unwrap();
+        assert_eq!(at.unix_millis(), 1_773_216_000_000);
+        assert_eq!(utc.text_of(at).unwrap(), "2026-03-11T08:00:00");
+    }
 
     #[test]
     fn local_times_round_trip_and_survive_clock_changes() {

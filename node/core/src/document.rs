@@ -11,6 +11,7 @@
 //! document must be thrown away and read anew. Whether a change may be applied is not decided here.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -40,6 +41,15 @@ const SKELETON_VERSION: i64 = 1;
 /// The field that says what a document is. Fields that begin with `@` are the fabric's own.
 const KIND_FIELD: &str = "@kind";
 const VERSION_FIELD: &str = "@version";
+
+/// So many kinds' skeletons are kept ready: those of the fabric's own documents and of a few agents. Another
+/// kind's is made when it is needed.
+const SKELETONS_MAX: usize = 32;
+
+thread_local! {
+    /// What [`Document::new`] begins with, by kind: the same whoever makes it, and made only once.
+    static SKELETONS: RefCell<BTreeMap<DocumentKind, (Automerge, ChangeHash)>> = RefCell::default();
+}
 
 /// How far a change's first operation may be numbered beyond its ancestors' last.
 const OPERATION_GAP_MAX: u64 = 1 << 20;
@@ -99,9 +109,25 @@ impl Document {
     ///
     /// Automerge panicked.
     pub fn new(kind: &DocumentKind, actor: ActorId) -> Result<Self, DocumentError> {
-        let change = Self::skeleton(kind)?;
-        let mut document = Self { inner: empty(actor), skeleton: change.hash() };
-        document.apply(vec![change])?;
+        let ready = SKELETONS.with_borrow(|ready| ready.get(kind).cloned());
+        let (inner, skeleton) = match ready {
+            Some(ready) => ready,
+            None => {
+                let change = Self::skeleton(kind)?;
+                let skeleton = change.hash();
+                let mut document = Self { inner: empty(actor), skeleton };
+                document.apply(vec![change])?;
+                let made = (document.inner, skeleton);
+                SKELETONS.with_borrow_mut(|ready| {
+                    if ready.len() < SKELETONS_MAX {
+                        ready.insert(kind.clone(), made.clone());
+                    }
+                });
+                made
+            }
+        };
+        let mut document = Self { inner, skeleton };
+        document.set_actor(actor);
         Ok(document)
     }
 

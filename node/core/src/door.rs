@@ -15,6 +15,7 @@ use weft_protocol::{
     statement::Name,
     time::WallTime,
     value::Value,
+    version::Version,
 };
 
 pub use crate::{
@@ -447,6 +448,9 @@ pub struct DeviceView {
     pub last_heard: Option<WallTime>,
     /// Models that answer there.
     pub models: Vec<String>,
+    /// The version that it runs, or ran when it was last heard since this node's start; `None`: it has not
+    /// said, or is out.
+    pub version: Option<Version>,
     /// Whether both persons' sides confirmed the pairing; nothing for the one that began the fabric.
     pub confirmed: Option<bool>,
     /// The name of the device that added it, or `the recovery words`.

@@ -137,6 +137,11 @@ pub enum Input {
         /// The frame.
         bytes: Vec<u8>,
     },
+    /// A long frame is on its way in: more of it came.
+    Moving {
+        /// On which stream.
+        stream: StreamId,
+    },
     /// A stream is closed.
     StreamClosed {
         /// Which.
@@ -187,6 +192,11 @@ pub enum Input {
         execution: ExecutionId,
         /// How.
         result: Result<Value, Failure>,
+    },
+    /// There is no wall here behind which agents could run.
+    NoWall {
+        /// Why.
+        why: String,
     },
     /// Models that answer here now.
     Models(Vec<ModelReady>),

@@ -12,6 +12,12 @@
 //! Nothing of this is ever written to a disk but the addresses; no presence means away. A record of a later
 //! start, or a later one of the same, takes the place of another; never the other way round, except that a
 //! device's own word on its own connection counts, whatever was passed on.
+//!
+//! What is passed on grows no younger by it. Two devices share no clock, so whoever hands a record on says
+//! how old it is: how old it was when it came, and how long it lay there. The way between two devices is
+//! measured by nobody; a flat second for it is added at its end, which is also why what goes round between
+//! devices that start anew comes to an end. Of a record whose age is not told nothing is believed but where
+//! the device listened.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +31,7 @@ use weft_protocol::{
     presence::{CONNECTED_MAX, Machine, ModelReady, PRESENCE_BYTES_MAX, Presence, PresenceMessage},
     signed::{Domain, Signed},
     time::{Now, Timestamp},
+    version::Version,
 };
 
 /// A record is renewed so often while nothing that matters changes: load and battery are of use to
@@ -33,6 +40,10 @@ pub const RENEW: Duration = Duration::from_secs(60);
 
 /// What was not renewed for so long is not believed any more: two renewals may get lost.
 const FRESH: Duration = Duration::from_secs(3 * 60);
+
+/// So much older is a record on each device that it was handed on to. The way takes less but where a
+/// connection stalls, and with twenty devices in a row nothing gets old by it.
+const HANDED_ON: Duration = Duration::from_secs(1);
 
 /// What may be over in a moment is told when it has lasted so long. A step that is quicker is of no
 /// concern to those who place the next one.
@@ -64,6 +75,8 @@ pub struct Own {
     pub machine: Option<Machine>,
     /// The members with whom presence is spoken.
     pub connected: BTreeSet<DeviceId>,
+    /// Which program it is.
+    pub version: Option<Version>,
 }
 
 impl Own {
@@ -105,8 +118,35 @@ struct Known {
     presence: Presence,
     signed: Signed,
     heard: Timestamp,
+    /// How old it was then.
+    age: Duration,
     /// The device itself said it.
     is_first_hand: bool,
+}
+
+impl Known {
+    fn age(&self, now: Timestamp) -> Duration {
+        self.age.saturating_add(now.since(self.heard))
+    }
+}
+
+/// A record that was news.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct News {
+    /// What it says.
+    pub presence: Presence,
+    /// As it is passed on.
+    pub signed: Signed,
+    /// How old it is now.
+    pub age: Duration,
+}
+
+/// A record that may be news, if it is its device's.
+struct Candidate {
+    presence: Presence,
+    signed: Signed,
+    /// As its sender says.
+    age: Option<Duration>,
 }
 
 /// The machine: this device's record, and the newest of the others.
@@ -132,7 +172,7 @@ impl PresenceTable {
             device,
             boot,
             sequence: 0,
-            own: Own::default(),
+            own: Own { version: Some(Version::of_this_program()), ..Own::default() },
             told: None,
             now: Timestamp::ZERO,
             others: BTreeMap::new(),
@@ -157,7 +197,15 @@ impl PresenceTable {
     /// The newest record of a device, if it is new enough to be believed.
     pub fn fresh(&self, device: &DeviceId) -> Option<&Presence> {
         let known = self.others.get(device)?;
-        (self.now.since(known.heard) < FRESH).then_some(&known.presence)
+        (known.age(self.now) < FRESH).then_some(&known.presence)
+    }
+
+    /// Whether a device carries others' connections. One that is connected here is believed for longer: after
+    /// this machine slept, its word is old for a moment and it is still there.
+    pub fn relays(&self, device: &DeviceId) -> bool {
+        let is_here = self.own.connected.contains(device);
+        let believed = if is_here { self.of(device) } else { self.fresh(device) };
+        believed.is_some_and(|it| it.relays)
     }
 
     /// Devices that are connected here and say that they are with `device`.
@@ -176,7 +224,7 @@ impl PresenceTable {
             told.differs_since = differs.then(|| told.differs_since.unwrap_or(now.mono));
         }
         let due = self.due()?;
-        (due <= now.mono).then(|| PresenceMessage::Records(vec![self.sign(now)]))
+        (due <= now.mono).then(|| PresenceMessage::of_now(self.sign(now)))
     }
 
     /// When [`Self::poll`] has something to say.
@@ -204,8 +252,8 @@ impl PresenceTable {
         // Only the one that is greeted hears it.
         self.told = told.or(self.told.take());
         let others = self.others.iter().filter(|(device, _)| Some(*device) != peer);
-        let others = others.map(|(_, known)| known.signed.clone());
-        PresenceMessage::Records(std::iter::once(own).chain(others).collect())
+        let others = others.map(|(_, known)| (known.signed.clone(), known.age(now.mono)));
+        message(std::iter::once((own, Duration::ZERO)).chain(others))
     }
 
     fn sign(&mut self, now: Now) -> Signed {
@@ -224,6 +272,7 @@ impl PresenceTable {
             relays: self.own.relays,
             machine: self.own.machine,
             connected: self.own.connected.iter().take(CONNECTED_MAX).copied().collect(),
+            version: self.own.version,
         };
         // Where it listens comes before with whom it is connected.
         while codec::encode(&presence).len() > PRESENCE_BYTES_MAX && !presence.connected.is_empty()
@@ -243,31 +292,59 @@ impl PresenceTable {
         message: PresenceMessage,
         is_member: impl Fn(&DeviceId) -> bool,
         now: Timestamp,
-    ) -> Vec<(Presence, Signed)> {
-        let PresenceMessage::Records(records) = message;
+    ) -> Vec<News> {
         self.now = now;
         let mut news = Vec::new();
-        for signed in records.into_iter().take(RECORDS_MAX) {
-            let Ok(presence) = signed.open::<Presence>(Domain::Presence, PRESENCE_BYTES_MAX) else {
+        for (device, candidate) in self.candidates(from, message, is_member) {
+            let Candidate { presence, signed, age } = candidate;
+            if signed.verify(Domain::Presence).is_err() {
                 continue;
-            };
-            let device = presence.device;
-            if signed.author == device
-                && device != self.device
-                && is_member(&device)
-                && self.is_news(&presence, *from)
-            {
-                let known = Known {
-                    presence: presence.clone(),
-                    signed: signed.clone(),
-                    heard: now,
-                    is_first_hand: device == *from,
-                };
-                self.others.insert(device, known);
-                news.push((presence, signed));
             }
+            let is_first_hand = device == *from;
+            let age = match age {
+                _ if is_first_hand => Duration::ZERO,
+                None => FRESH,
+                Some(age) => age.saturating_add(HANDED_ON),
+            };
+            let before = self.others.get(&device).filter(|it| it.presence.boot == presence.boot);
+            // What was said later is no older.
+            let age = before.map_or(age, |before| age.min(before.age(now)));
+            news.push(News { presence: presence.clone(), signed: signed.clone(), age });
+            self.others.insert(device, Known { presence, signed, heard: now, age, is_first_hand });
         }
         news
+    }
+
+    /// Of each device that belongs, the newest record of a message by what it says, where that would be news.
+    /// Only these are verified: what a message costs is bounded by how many devices there are. Whoever puts a
+    /// forged one above a true one keeps no more back than by sending neither.
+    fn candidates(
+        &self,
+        from: &DeviceId,
+        message: PresenceMessage,
+        is_member: impl Fn(&DeviceId) -> bool,
+    ) -> BTreeMap<DeviceId, Candidate> {
+        let PresenceMessage::Records { records, ages_ms } = message;
+        let ages = ages_ms.into_iter().map(|age| Some(Duration::from_millis(age)));
+        let ages = ages.chain(std::iter::repeat(None));
+        let mut candidates = BTreeMap::<DeviceId, Candidate>::new();
+        for (signed, age) in records.into_iter().zip(ages).take(RECORDS_MAX) {
+            let device = signed.author;
+            if device == self.device || !is_member(&device) {
+                continue;
+            }
+            let Ok(presence) = codec::decode::<Presence>(&signed.bytes, PRESENCE_BYTES_MAX) else {
+                continue;
+            };
+            let place = |it: &Presence| (it.boot.counter, it.sequence);
+            let is_newest = candidates
+                .get(&device)
+                .is_none_or(|newest| place(&newest.presence) < place(&presence));
+            if is_newest && presence.device == device && self.is_news(&presence, *from) {
+                candidates.insert(device, Candidate { presence, signed, age });
+            }
+        }
+        candidates
     }
 
     fn is_news(&self, presence: &Presence, from: DeviceId) -> bool {
@@ -285,12 +362,13 @@ impl PresenceTable {
         }
     }
 
-    /// The records that are to be passed on to a device: it does not hear them from those that made them.
-    pub fn for_others(device: &DeviceId, news: &[(Presence, Signed)]) -> Vec<Signed> {
+    /// What is to be passed on to a device: records that it does not hear from those that made them.
+    pub fn for_others(device: &DeviceId, news: &[News]) -> Option<PresenceMessage> {
         let misses =
             |record: &Presence| record.device != *device && !record.connected.contains(device);
-        let missed = news.iter().filter(|(record, _)| misses(record));
-        missed.map(|(_, signed)| signed.clone()).collect()
+        let missed = news.iter().filter(|it| misses(&it.presence));
+        let mut missed = missed.map(|it| (it.signed.clone(), it.age)).peekable();
+        missed.peek().is_some().then(|| message(missed))
     }
 
     /// Forgets a device that no longer belongs.
@@ -299,5 +377,13 @@ impl PresenceTable {
     }
 }
 
+fn message(records: impl Iterator<Item = (Signed, Duration)>) -> PresenceMessage {
+    let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    let (records, ages_ms) = records.map(|(signed, age)| (signed, millis(age))).unzip();
+    PresenceMessage::Records { records, ages_ms }
+}
+
+#[cfg(test)]
+mod ages;
 #[cfg(test)]
 mod tests;

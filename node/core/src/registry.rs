@@ -26,6 +26,8 @@ pub struct Installed {
     pub component: Bytes,
     /// Whether the program itself carries it.
     pub embedded: bool,
+    /// Whether it is known and can't run, for want of a wall.
+    is_unwalled: bool,
 }
 
 impl Installed {
@@ -43,7 +45,18 @@ impl Installed {
             manifest_text: manifest_text.into(),
             component,
             embedded,
+            is_unwalled: false,
         }
+    }
+
+    /// The same, on a device that has no wall behind which components could run.
+    #[must_use]
+    pub fn without_wall(self) -> Self {
+        Self { is_unwalled: self.is_component(), ..self }
+    }
+
+    fn is_component(&self) -> bool {
+        matches!(self.manifest.kind, AgentKind::Wasm)
     }
 }
 
@@ -62,8 +75,19 @@ pub struct Registry {
 impl Registry {
     /// Knows the agents of this node.
     pub fn new(installed: Vec<Installed>) -> Self {
+        let dormant = installed.iter().filter(|agent| agent.is_unwalled);
+        let dormant = dormant.map(|agent| agent.manifest.name.clone()).collect();
         let installed = installed.into_iter().map(|agent| (agent.digest, agent)).collect();
-        Self { installed, dormant: Vec::new(), offers: BTreeMap::new() }
+        Self { installed, dormant, offers: BTreeMap::new() }
+    }
+
+    /// There is no wall here behind which components could run: none of their agents can work. Gives whether
+    /// that is a change.
+    pub fn set_unwalled(&mut self) -> bool {
+        let components = self.installed.values().filter(|agent| agent.is_component());
+        let names: Vec<String> = components.map(|agent| agent.manifest.name.clone()).collect();
+        let changes = names.iter().filter(|name| self.set_dormant(name, true));
+        changes.count() > 0
     }
 
     /// Says whether the agent of that name can work here now. Gives whether that is a change.
@@ -182,6 +206,6 @@ impl Installed {
         let touches = !permissions.documents_read.is_empty()
             || !permissions.documents_write.is_empty()
             || permissions.timers;
-        touches && capability.calls.is_empty() && matches!(self.manifest.kind, AgentKind::Wasm)
+        touches && capability.calls.is_empty() && self.is_component()
     }
 }

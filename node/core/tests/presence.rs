@@ -41,7 +41,7 @@ impl Fabric {
         let sent: Vec<Sent> = std::mem::take(&mut self.sent);
         let mut records = Vec::new();
         for it in sent.into_iter().filter(|it| it.protocol == Protocol::Presence) {
-            let PresenceMessage::Records(signed) =
+            let PresenceMessage::Records { records: signed, .. } =
                 codec::decode(&it.bytes, FRAME_BYTES_MAX).unwrap();
             for signed in signed {
                 let of = signed.open::<Presence>(Domain::Presence, 1 << 16).unwrap().device;

@@ -32,4 +32,4 @@ mod wall;
 
 pub use child::{CHILD_ARGUMENT, Child, Observed, Spawn, SpawnError, Stderr};
 pub use inherited::{InheritError, file, role, socket};
-pub use wall::{Landlock, Proof, Refusal, Wall, WallError, enter, narrow};
+pub use wall::{Landlock, Proof, Refusal, Wall, WallError, ask, enter, narrow};

@@ -19,6 +19,10 @@ mod linux {
 
     use super::{BorrowedFd, Proof, Wall, WallError};
 
+    pub(super) fn ask() -> Result<(), WallError> {
+        Err(WallError::Unavailable)
+    }
+
     pub(super) fn enter(_wall: Wall) -> Result<Proof, WallError> {
         Err(WallError::Unavailable)
     }
@@ -129,6 +133,16 @@ impl fmt::Display for Proof {
         }
         Ok(())
     }
+}
+
+/// Whether this system has what a wall needs, as far as it says without one being put up. Changes nothing.
+/// A child's [`enter`] may still fail.
+///
+/// # Errors
+///
+/// [`WallError::Unavailable`] or [`WallError::Refused`]: no child should be started.
+pub fn ask() -> Result<(), WallError> {
+    linux::ask()
 }
 
 /// Walls this process in for good and proves it by trying to get out.

@@ -160,6 +160,17 @@ impl Device {
         });
     }
 
+    /// Starts its node under another program and waits until it answers. `None` where this machine has not got
+    /// that program.
+    #[track_caller]
+    pub fn up_under(&mut self, program: &str, arguments: &[&str]) -> Option<()> {
+        program::system(program)?;
+        self.have(|this| {
+            this.start_under(program, arguments, &["up"]).expect("the program is there")
+        });
+        Some(())
+    }
+
     /// Has the node that is started so, and waits until it answers.
     #[track_caller]
     fn have(&mut self, start: impl FnOnce(&Self) -> Running) {

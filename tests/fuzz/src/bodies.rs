@@ -147,7 +147,7 @@ fn presence(bytes: &[u8]) {
     }
     if let Ok(presence) = decode::<Presence>(bytes, FRAME_BYTES_MAX) {
         let signed = Signed::new(Domain::Presence, &presence, secret(2).signing());
-        let records = PresenceMessage::Records(vec![signed]);
+        let records = PresenceMessage::of_now(signed);
         drop(table.learn(&sender, records, |_| true, NOW.mono));
     }
 }

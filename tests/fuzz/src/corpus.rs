@@ -32,6 +32,7 @@ use weft_protocol::{
     ticket::{Ticket, TicketSecret},
     time::{Now, Timestamp, WallTime},
     value::Value,
+    version::Version,
 };
 use weft_trust::{
     author::{Author, NewDevice, NewFabric, genesis},
@@ -166,9 +167,10 @@ pub(crate) fn presence() -> Vec<Vec<u8>> {
             storage_free_bytes: None,
         }),
         connected: [secret(3).id()].into(),
+        version: Some(Version::of_this_program()),
     };
     let message = table.greeting(None, NOW);
-    let PresenceMessage::Records(records) = &message;
+    let PresenceMessage::Records { records, .. } = &message;
     let inner = records.iter().map(|record| record.bytes.clone());
     [encode(&message)].into_iter().chain(inner).collect()
 }

@@ -16,7 +16,7 @@ use weft_wall::{
 use super::{
     Escape,
     import::{self, State, bindings},
-    ticker,
+    ticker, unwalled,
 };
 use crate::{
     engine,
@@ -41,9 +41,7 @@ pub(super) fn serve(escape: Option<Escape>) -> io::Result<()> {
     ticker::start(&engine)?;
     match weft_wall::enter(Wall::default()) {
         Ok(proof) => node.send(&FromAgent::Ready(proof.to_string()))?,
-        Err(error) => {
-            return node.send(&FromAgent::Stopped(Stop::Wall(error.to_string())));
-        }
+        Err(error) => return node.send(&FromAgent::Stopped(unwalled(&error)?)),
     }
     while let Some(message) = node.receive()? {
         let ToAgent::Run { capability, arguments, files } = message else {

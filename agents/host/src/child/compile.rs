@@ -5,6 +5,7 @@ use std::io;
 use weft_protocol::codec;
 use weft_wall::{Wall, frame};
 
+use super::unwalled;
 use crate::{
     engine,
     error::Stop,
@@ -21,7 +22,7 @@ pub(super) fn serve() -> io::Result<()> {
         return Ok(());
     };
     let answer = match walled {
-        Err(error) => FromCompiler::Failed(Stop::Wall(error.to_string())),
+        Err(error) => FromCompiler::Failed(unwalled(&error)?),
         Ok(_) => match engine.precompile_component(&component) {
             Ok(code) => FromCompiler::Code(code.into()),
             Err(error) => FromCompiler::Failed(Stop::Component(format!("{error:#}"))),

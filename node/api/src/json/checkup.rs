@@ -91,6 +91,7 @@ fn shell_view(shell: &ShellView) -> Value {
         "multicast": shell.is_multicast,
         "store_failure": shell.store_failure,
         "reserve_held": shell.is_reserve_held,
+        "wall_failure": shell.wall_failure,
     })
 }
 
@@ -184,6 +185,7 @@ mod tests {
             is_multicast: true,
             store_failure: None,
             is_reserve_held: true,
+            wall_failure: Some("put up the wall: this system has none".into()),
         };
         check(
             &checkup(&facts, Some(&shell)),
@@ -265,7 +267,8 @@ mod tests {
                 "multicast": true,
                 "reserve_held": true,
                 "store_failure": null,
-                "version": "0.1.0"
+                "version": "0.1.0",
+                "wall_failure": "put up the wall: this system has none"
               },
               "time": "2026-03-10T09:01:01Z",
               "warnings": []

@@ -34,6 +34,7 @@ pub fn device(device: &DeviceView) -> Value {
         "since": device.since.map(time),
         "last_heard": device.last_heard.map(time),
         "models": device.models,
+        "version": device.version.map(|version| version.to_string()),
         "confirmed": device.confirmed,
         "added_by": device.added_by,
         "added_at": device.added_at.map(time),
@@ -48,6 +49,7 @@ mod tests {
     use weft_protocol::{
         device::{Kind, Role},
         id::{DeviceId, StatementId},
+        version::Version,
     };
 
     use super::*;
@@ -70,6 +72,7 @@ mod tests {
             since: Some(at(0)),
             last_heard: Some(at(60)),
             models: vec![],
+            version: Some(Version { major: 1, minor: 2, patch: 3 }),
             confirmed: Some(true),
             added_by: Some("laptop".into()),
             added_at: Some(at(0)),
@@ -99,6 +102,7 @@ mod tests {
                   "standing": null,
                   "state": "here",
                   "this": false,
+                  "version": "1.2.3",
                   "via": [],
                   "way": "direct"
                 }"#]],

@@ -48,6 +48,27 @@ fn skeletons_never_change() {
 }
 
 #[test]
+fn a_document_is_the_same_whether_its_skeleton_is_made_or_kept() {
+    let content = text(&[("title", "a")]);
+    for number in 0..SKELETONS_MAX + 4 {
+        let kind: DocumentKind = format!("kind{number}").parse().unwrap();
+        let skeleton = Document::skeleton(&kind).unwrap();
+        let made = Document { inner: empty(actor(1)), skeleton: skeleton.hash() };
+        let (mut made, hash) = (made, skeleton.hash());
+        made.apply(vec![skeleton]).unwrap();
+        let edited = made.edit(&content, time(5)).unwrap().unwrap();
+        for _ in 0..3 {
+            let mut document = Document::new(&kind, actor(1)).unwrap();
+            assert_eq!((document.heads(), document.skeleton_hash()), (vec![hash], hash));
+            let change = document.edit(&content, time(5)).unwrap().unwrap();
+            assert_eq!((change.bytes(), change.seq()), (edited.bytes(), 1));
+            assert_eq!(document.save().unwrap(), made.save().unwrap());
+        }
+    }
+    assert_eq!(SKELETONS.with_borrow(BTreeMap::len), SKELETONS_MAX);
+}
+
+#[test]
 fn content_is_read_as_it_was_written() {
     let nested = Value::map([
         ("title", Value::from("a")),

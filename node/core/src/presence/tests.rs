@@ -28,6 +28,11 @@ fn learn(
     table.learn(&from.device, said.clone(), |_| true, at(now).mono).len()
 }
 
+fn count(said: &PresenceMessage) -> usize {
+    let PresenceMessage::Records { records, .. } = said;
+    records.len()
+}
+
 /// What changes at a device.
 type Change = fn(&mut Own);
 
@@ -128,9 +133,42 @@ fn believes_only_members_about_themselves_and_only_what_is_newer() {
     assert_eq!(learn(&mut laptop, &phone, &new, 1), 1);
     assert_eq!(learn(&mut laptop, &phone, &new, 2), 0, "it is known");
     assert_eq!(learn(&mut laptop, &phone, &old, 2), 0, "it is older");
-    let PresenceMessage::Records(mut forged) = phone.greeting(None, at(2));
-    forged[0].author = DeviceId::from_bytes([3; 32]);
-    assert_eq!(learn(&mut laptop, &phone, &PresenceMessage::Records(forged), 2), 0);
+    let mut forged = phone.greeting(None, at(2));
+    let PresenceMessage::Records { records, .. } = &mut forged;
+    records[0].author = DeviceId::from_bytes([3; 32]);
+    assert_eq!(learn(&mut laptop, &phone, &forged, 2), 0, "it is not about itself");
+    let mut forged = phone.greeting(None, at(2));
+    let PresenceMessage::Records { records, .. } = &mut forged;
+    records[0].signature[0] ^= 1;
+    assert_eq!(learn(&mut laptop, &phone, &forged, 2), 0, "it is not signed");
+}
+
+#[test]
+fn of_a_flood_one_record_of_each_device_is_verified_and_that_is_the_newest() {
+    let mut laptop = table(1, 1);
+    let (mut phone, mut tablet) = (table(2, 1), table(4, 1));
+    let mut flood = Vec::new();
+    for author in [&mut phone, &mut tablet] {
+        flood.extend((0..RECORDS_MAX / 2).map(|_| author.sign(at(0))));
+    }
+    // Neither order nor what is of nobody makes a difference.
+    flood.reverse();
+    flood.insert(3, table(5, 1).sign(at(0)));
+    flood.insert(4, Signed::new(Domain::Presence, &7_u64, &phone.key));
+    let said = PresenceMessage::Records { records: flood, ages_ms: vec![0; 9] };
+    let is_member = |device: &DeviceId| [phone.device, tablet.device].contains(device);
+    let from = NOBODY;
+    let verified = laptop.candidates(&from, said.clone(), is_member);
+    let sequences = |of: &BTreeMap<DeviceId, Candidate>| -> Vec<(DeviceId, u64)> {
+        of.values().map(|it| (it.presence.device, it.presence.sequence)).collect()
+    };
+    let newest = (RECORDS_MAX / 2) as u64;
+    let mut expected = [(phone.device, newest), (tablet.device, newest)];
+    expected.sort_unstable();
+    assert_eq!(sequences(&verified), expected);
+    assert_eq!(laptop.learn(&from, said.clone(), is_member, at(1).mono).len(), 2);
+    // What is known already costs no signature at all.
+    assert_eq!(sequences(&laptop.candidates(&from, said, is_member)), []);
 }
 
 #[test]
@@ -216,7 +254,8 @@ fn a_record_is_passed_on_to_those_who_do_not_hear_its_author() {
     let news = laptop.learn(&phone.device, said, |_| true, at(0).mono);
     assert_eq!(news.len(), 1);
     for (device, expected) in [(server, 0), (tablet, 1), (phone.device, 0)] {
-        assert_eq!(PresenceTable::for_others(&device, &news).len(), expected, "{device}");
+        let said = PresenceTable::for_others(&device, &news);
+        assert_eq!(said.map_or(0, |said| count(&said)), expected, "{device}");
     }
 }
 
@@ -225,9 +264,9 @@ fn a_greeting_tells_all_but_what_the_other_says_itself() {
     let (mut laptop, mut phone) = (table(1, 1), table(2, 1));
     let said = phone.greeting(None, at(0));
     learn(&mut laptop, &phone, &said, 0);
-    let PresenceMessage::Records(to_phone) = laptop.greeting(Some(&phone.device), at(1));
-    let PresenceMessage::Records(to_anybody) = laptop.greeting(None, at(1));
-    assert_eq!((to_phone.len(), to_anybody.len()), (1, 2));
+    let to_phone = laptop.greeting(Some(&phone.device), at(1));
+    let to_anybody = laptop.greeting(None, at(1));
+    assert_eq!((count(&to_phone), count(&to_anybody)), (1, 2));
 }
 
 #[test]

@@ -201,6 +201,20 @@ fn program(
     BpfProgram::try_from(filter).map_err(refused)
 }
 
+/// Asks the kernel whether it takes a filter, by handing it none.
+pub(super) fn ask() -> Result<(), WallError> {
+    let none = std::ptr::null::<libc::c_void>();
+    let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
+    // SAFETY: the kernel finds no program to read at the address, and changes nothing.
+    let answer = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, none) };
+    let source = io::Error::last_os_error();
+    // It looked for a program, so it knows what to do with one (seccomp(2), EFAULT).
+    if answer == -1 && source.raw_os_error() == Some(libc::EFAULT) {
+        return Ok(());
+    }
+    Err(WallError::Refused { step: "filter calls", source })
+}
+
 fn install(program: &BpfProgram) -> Result<(), WallError> {
     apply_filter_all_threads(program).map_err(|error| WallError::Refused {
         step: "filter calls",

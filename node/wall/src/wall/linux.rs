@@ -12,6 +12,11 @@ use super::{Proof, Wall, WallError, landlock, probe};
 /// A millisecond each: long for a task to end, short for a start that fails anyway.
 const ENDING_CHECKS: u32 = 100;
 
+pub(super) fn ask() -> Result<(), WallError> {
+    count_threads()?;
+    filter::ask()
+}
+
 pub(super) fn enter(wall: Wall) -> Result<Proof, WallError> {
     require_one_thread()?;
     // From here `/proc/self` belongs to root: nothing may be looked up in it any more.

@@ -7,6 +7,7 @@ use weft_protocol::device::Role;
 use super::{
     Session,
     arguments::DeviceAction,
+    doctor::{self, Behind},
     error::{CommandError, Done},
     node::Node,
     terminal::{self, Style, Terminal, harmless, items, listed, local_time, short, text},
@@ -216,6 +217,7 @@ fn facts(device: &Value) -> Vec<(&'static str, String)> {
     fact("address", way(device));
     fact("round trip", round_trip(device));
     fact("models", listed(&device["models"]));
+    fact("version", text(device, "version"));
     if state != "here" {
         fact("last heard", local_time(device, "last_heard"));
     }
@@ -256,6 +258,10 @@ fn list(terminal: &Terminal, devices: &Value) -> Result<(), CommandError> {
         let mark = terminal.styled_message(Style::Yellow, "unconfirmed");
         let name = text(device, "name");
         terminal.note(&format!("{mark}: nobody compared the four words when {name} joined"));
+    }
+    for Behind { what, to_do, .. } in doctor::behind(devices) {
+        let mark = terminal.styled_message(Style::Yellow, "older");
+        terminal.say(&format!("{mark}: {what}; {to_do}"));
     }
     for device in items(devices).filter(|device| device["state"] == "suspended") {
         let mark = terminal.styled_message(Style::Yellow, "suspended");

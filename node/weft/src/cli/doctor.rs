@@ -20,6 +20,7 @@ mod reach;
 mod contact;
 
 mod agent;
+mod version;
 mod record;
 
 #[cfg(test)]
@@ -36,10 +37,11 @@ pub(super) use self::{
     facts::{Answers, Facts},
     finding::{Finding, Level},
     reach::line as reach_line,
+    version::{Behind, behind},
 };
 
 /// The checks, in the order in which they are shown.
-const CHECKS: [fn(&Facts) -> Vec<Finding>; 12] = [
+const CHECKS: [fn(&Facts) -> Vec<Finding>; 13] = [
     home::check,
     node::check,
     fabric::check,
@@ -51,6 +53,7 @@ const CHECKS: [fn(&Facts) -> Vec<Finding>; 12] = [
     reach::check,
     contact::check,
     agent::check,
+    version::check,
     record::check,
 ];
 

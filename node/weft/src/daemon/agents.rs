@@ -77,7 +77,14 @@ async fn run_component(
                     return Err(cancelled());
                 }
             }
-            result = &mut running => return result.map_err(failure),
+            result = &mut running => {
+                if let Err(AgentError::Wall { reason }) = &result {
+                    // A loop that is gone does not want to know.
+                    let input = Input::NoWall { why: format!("failed to {reason}") };
+                    drop(out.send(FromStep::Input(input)).await);
+                }
+                return result.map_err(failure);
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ use weft_engine::Rules;
 use weft_host::Host;
 use weft_intent::Unclear;
 use weft_llm::{Llm, LlmState, Speeds};
-use weft_net::{NetHandle, Reach};
+use weft_net::{NetHandle, Reach, Turn};
 use weft_protocol::{presence::ModelReady, row::Durability};
 use weft_store::{Batch, Store, WriteError, Writer};
 
@@ -39,7 +39,7 @@ use super::{
     machine::Readings,
     pages,
     pairing::Endpoint,
-    rest::Rest,
+    rest::{self, Rest},
     rotate::Key,
     speeds,
     words::{Meaning, Words, not_understood},
@@ -58,6 +58,8 @@ pub(super) struct Parts {
     pub(super) llm: Llm,
     pub(super) model: ModelFile,
     pub(super) readings: Readings,
+    /// Why no child can be walled in on this system.
+    pub(super) wall_failure: Option<String>,
     pub(super) reach: Reach,
     pub(super) keys: Keys,
     /// Tells the process to end as a keyed one, and to begin anew without keys.
@@ -95,13 +97,17 @@ struct Core {
     store: Arc<Store>,
     writer: Writer,
     persisted: std_mpsc::Sender<(Ticket, Result<(), WriteError>)>,
+    completions: std_mpsc::Receiver<(Ticket, Result<(), WriteError>)>,
     wake: Arc<Notify>,
     net: NetHandle,
+    /// What the network is told when this turn of the loop is over.
+    turn: Turn,
     host: Host,
     llm: Llm,
     model: ModelFile,
     speeds_told: Speeds,
     readings: Readings,
+    wall_failure: Option<String>,
     rest: Rest,
     reach: Reach,
     keys: Keys,
@@ -127,7 +133,7 @@ struct DoorState {
 
 /// Runs until it is told to stop, then hands the store back.
 pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
-    let (persisted, mut completions) = std_mpsc::channel();
+    let (persisted, completions) = std_mpsc::channel();
     let (steps, mut from_steps) = mpsc::channel(STEPS_WAITING);
     let wake = Arc::new(Notify::new());
     let Parts {
@@ -139,6 +145,7 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
         llm,
         model,
         readings,
+        wall_failure,
         reach,
         keys,
         lock,
@@ -153,13 +160,16 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
         writer: store.writer(),
         store,
         persisted,
+        completions,
         wake: wake.clone(),
         net,
+        turn: Turn::default(),
         host,
         speeds_told: llm.status().speeds,
         llm,
         model,
         readings,
+        wall_failure,
         rest: Rest::after_start(clock::now().mono),
         reach,
         keys,
@@ -176,6 +186,9 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
         watchers: BTreeSet::new(),
     };
     core.carry_out().await;
+    if let Some(why) = core.wall_failure.clone() {
+        core.feed(Input::NoWall { why }).await;
+    }
     core.look_for_model().await;
     core.read_machine().await;
     loop {
@@ -184,12 +197,11 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
             Some((at, _)) => at.since(now.mono).min(WAKE_AT_LEAST),
             None => WAKE_AT_LEAST,
         };
-        let rests_at = core.rest.at().filter(|_| core.is_idle());
-        let sleep = rests_at.map_or(sleep, |at| at.since(now.mono).min(sleep));
+        let sleep = core.rest.at(core.is_idle()).map_or(sleep, |at| at.since(now.mono).min(sleep));
         tokio::select! {
             biased;
             _ = inboxes.stop.recv() => break,
-            () = wake.notified() => core.take_completions(&mut completions).await,
+            () = wake.notified() => core.carry_out().await,
             Some(from) = from_steps.recv() => core.on_step(from).await,
             Some(input) = inboxes.doors.recv() => core.on_door(input).await,
             event = inboxes.net.recv() => match event {
@@ -216,32 +228,19 @@ impl Core {
         self.carry_out().await;
     }
 
-    /// Whether neither a person nor an agent waits for anything here.
+    /// Whether neither a person nor an agent waits for anything here. Who only watches does not.
     fn is_idle(&self) -> bool {
-        self.executions.is_empty() && self.doors.is_empty()
+        self.executions.is_empty() && self.doors.keys().all(|door| self.watchers.contains(door))
     }
 
     async fn on_timeout(&mut self) {
         self.read_machine().await;
-        if self.is_idle() && self.rest.begins(clock::now().mono) {
+        if self.rest.begins(clock::now().mono, self.is_idle()) {
             pages::give_back();
         }
         let context = Context { now: clock::now(), rows: self.store.as_ref(), policy: &self.rules };
         self.node.handle_timeout(context);
         self.carry_out().await;
-    }
-
-    async fn take_completions(
-        &mut self,
-        completions: &mut std_mpsc::Receiver<(Ticket, Result<(), WriteError>)>,
-    ) {
-        while let Ok((ticket, result)) = completions.try_recv() {
-            let input = match result {
-                Ok(()) => Input::Persisted(ticket),
-                Err(error) => Input::PersistFailed(ticket, error.to_string()),
-            };
-            self.feed(input).await;
-        }
     }
 
     async fn on_step(&mut self, from: FromStep) {
@@ -259,7 +258,16 @@ impl Core {
                     self.calls.retain(|(of, _), _| of != execution);
                 }
                 let may_move_speed = matches!(input, Input::Executed { .. });
+                let is_wall_missed = if let Input::NoWall { why } = &input {
+                    self.wall_failure = Some(why.clone());
+                    true
+                } else {
+                    false
+                };
                 self.feed(input).await;
+                if is_wall_missed {
+                    self.look_for_model().await;
+                }
                 if may_move_speed {
                     self.tell_speeds().await;
                 }
@@ -269,7 +277,16 @@ impl Core {
 
     async fn on_net(&mut self, event: weft_net::Event) {
         use weft_net::Event as Net;
-        self.rest.heard(clock::now().mono);
+        let spoken = if let Net::Frame { stream, .. } = &event {
+            self.node.spoken_on(StreamId(stream.0))
+        } else {
+            None
+        };
+        if rest::is_work(&event, spoken) {
+            self.rest.worked(clock::now().mono);
+        } else {
+            self.rest.passed(clock::now().mono);
+        }
         let input = match event {
             Net::Listening { addresses } => {
                 self.readings.network_changed();
@@ -282,6 +299,7 @@ impl Core {
                 Input::StreamOpened { stream: StreamId(stream.0), device, protocol }
             }
             Net::Frame { stream, bytes } => Input::Frame { stream: StreamId(stream.0), bytes },
+            Net::Moving { stream } => Input::Moving { stream: StreamId(stream.0) },
             Net::StreamClosed { stream, .. } => Input::StreamClosed { stream: StreamId(stream.0) },
             Net::RoundTrip { device, rtt } => Input::RoundTrip {
                 device,
@@ -461,29 +479,48 @@ impl Core {
         }
     }
 
-    /// Carries out what the core wants, in order.
+    /// Carries out what the core wants, in order, and what it wants of batches that are persisted already,
+    /// as those are that only have to be ordered. The network hears of all of it at once.
     async fn carry_out(&mut self) {
-        while let Some(output) = self.node.poll_output() {
-            self.carry_out_one(output).await;
+        loop {
+            if let Some(output) = self.node.poll_output() {
+                self.carry_out_one(output).await;
+            } else if let Ok((ticket, result)) = self.completions.try_recv() {
+                let input = match result {
+                    Ok(()) => Input::Persisted(ticket),
+                    Err(error) => Input::PersistFailed(ticket, error.to_string()),
+                };
+                let (now, rows) = (clock::now(), self.store.as_ref());
+                self.node.handle_input(input, Context { now, rows, policy: &self.rules });
+            } else {
+                break;
+            }
+        }
+        self.tell_network().await;
+    }
+
+    async fn tell_network(&mut self) {
+        if self.net.give(&mut self.turn).await.is_err() {
+            tracing::error!("the network has stopped");
         }
     }
 
     async fn carry_out_one(&mut self, output: Output) {
         use weft_net::Command as Net;
         match output {
-            Output::Members(members) => self.command(Net::Members(members)).await,
+            Output::Members(members) => self.turn.add(Net::Members(members)),
             Output::Remember { device, addresses } => {
-                self.command(Net::Remember { device, addresses }).await;
+                self.turn.add(Net::Remember { device, addresses });
             }
-            Output::Relays(relays) => self.command(Net::Relays(relays)).await,
-            Output::Admit { device } => self.command(Net::Admit { device }).await,
+            Output::Relays(relays) => self.turn.add(Net::Relays(relays)),
+            Output::Admit { device } => self.turn.add(Net::Admit { device }),
             Output::Watch { device, is_watched } => {
-                self.command(Net::Watch { device, is_watched }).await;
+                self.turn.add(Net::Watch { device, is_watched });
             }
-            Output::Disconnect { device } => self.command(Net::Disconnect { device }).await,
+            Output::Disconnect { device } => self.turn.add(Net::Disconnect { device }),
             Output::Send { stream, bytes } => {
                 let stream = weft_net::StreamId(stream.0);
-                self.command(Net::Send { stream, frame: bytes }).await;
+                self.turn.add(Net::Send { stream, frame: bytes });
             }
             Output::Persist { ticket, writes, durability } => {
                 let (persisted, wake) = (self.persisted.clone(), self.wake.clone());
@@ -534,12 +571,6 @@ impl Core {
         }
     }
 
-    async fn command(&self, command: weft_net::Command) {
-        if self.net.send(command).await.is_err() {
-            tracing::error!("the network has stopped");
-        }
-    }
-
     /// Reads the machine where that is due, and tells the core.
     async fn read_machine(&mut self) {
         let now = clock::now().mono;
@@ -551,7 +582,8 @@ impl Core {
 
     /// Looks whether the model's file is there, and tells the core.
     async fn look_for_model(&mut self) {
-        let models = if self.model.path.is_file() {
+        // Nor does a model run without a wall.
+        let models = if self.wall_failure.is_none() && self.model.path.is_file() {
             let speed_milli = speeds::milli(self.llm.status().speeds.answer);
             vec![ModelReady { name: self.model.name.clone(), speed_milli }]
         } else {
@@ -582,6 +614,7 @@ impl Core {
             is_multicast: self.reach == Reach::Lan,
             store_failure: self.store.failure().map(|error| error.to_string()),
             is_reserve_held: self.store.reserve_held(),
+            wall_failure: self.wall_failure.clone(),
         }
     }
 
@@ -609,7 +642,8 @@ impl Core {
         for task in std::mem::take(&mut self.executions).into_values() {
             task.abort();
         }
-        self.command(weft_net::Command::Stop).await;
+        self.turn.add(weft_net::Command::Stop);
+        self.tell_network().await;
         self.store
     }
 }

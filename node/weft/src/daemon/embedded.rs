@@ -21,13 +21,14 @@ const AGENTS: [(&str, &[u8]); 5] = [
     (include_str!("../../../../agents/llm/agent.toml"), &[]),
 ];
 
-/// All of them, parsed.
-pub(crate) fn agents() -> Result<Vec<Installed>> {
+/// All of them, parsed, as they can run where there is a wall or none.
+pub(crate) fn agents(has_wall: bool) -> Result<Vec<Installed>> {
     AGENTS
         .iter()
         .map(|(text, component)| {
             let manifest = Manifest::parse(text).context("failed to read an embedded manifest")?;
-            Ok(Installed::new(manifest, text, *component, true))
+            let agent = Installed::new(manifest, text, *component, true);
+            Ok(if has_wall { agent } else { agent.without_wall() })
         })
         .collect()
 }
@@ -38,7 +39,7 @@ mod tests {
 
     #[test]
     fn the_embedded_manifests_are_right() {
-        let agents = agents().unwrap();
+        let agents = agents(true).unwrap();
         assert_eq!(agents.len(), AGENTS.len());
         for agent in agents {
             assert!(!agent.manifest.capabilities.is_empty(), "{}", agent.manifest.name);

@@ -1,57 +1,89 @@
 //! When a node rests after work: memory that the work left behind is given back then, and not while a
 //! person is at it.
+//!
+//! Work is what a person, an agent or the documents had done here. What devices say without being asked
+//! (presence, heads of chains, round trips) passes: with twenty of them something comes every second, and the
+//! rest after work must not wait for them to be silent. Much of it together is as good as work, once.
 
 use std::time::Duration;
 
-use weft_protocol::time::Timestamp;
+use weft_protocol::{frame::Protocol, time::Timestamp};
 
-/// Nothing came for so long: who types commands one after the other pays for them only once.
+/// No work came for so long: who types commands one after the other pays for them only once.
 const QUIET: Duration = Duration::from_secs(10);
-/// What comes to a node at rest is a frame of presence now and then. So many are work.
-const WORK_MIN: u32 = 100;
+/// Work that does not stop is rested from so long after its begin: memory that it needs is back in a
+/// millisecond.
+const LATEST: Duration = Duration::from_secs(5 * 60);
+/// What passes touches a little memory each time. So much of it is as good as work.
+const PASSING_MAX: u32 = 100;
 
 /// What came in since the node rested last.
 #[derive(Debug)]
 pub(super) struct Rest {
-    work: u32,
+    passed: u32,
+    work: Option<Work>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    since: Timestamp,
     last: Timestamp,
 }
 
 impl Rest {
     /// A node that starts has worked.
     pub(super) fn after_start(now: Timestamp) -> Self {
-        Self { work: WORK_MIN, last: now }
+        Self { passed: 0, work: Some(Work { since: now, last: now }) }
     }
 
-    /// Something came from outside: a frame, a sighting.
-    pub(super) fn heard(&mut self, now: Timestamp) {
-        self.work = self.work.saturating_add(1);
-        self.last = now;
-    }
-
-    /// A person or an agent had something done.
+    /// Something was done here.
     pub(super) fn worked(&mut self, now: Timestamp) {
-        self.work = WORK_MIN;
-        self.last = now;
+        let since = self.work.map_or(now, |work| work.since);
+        self.work = Some(Work { since, last: now });
     }
 
-    /// Whether it rests now, after work; it is asked for once.
-    pub(super) fn begins(&mut self, now: Timestamp) -> bool {
-        let begins = self.work >= WORK_MIN && now.since(self.last) >= QUIET;
+    /// Something was heard that asks for nothing.
+    pub(super) fn passed(&mut self, now: Timestamp) {
+        self.passed = self.passed.saturating_add(1);
+        if self.passed >= PASSING_MAX && self.work.is_none() {
+            self.worked(now);
+        }
+    }
+
+    /// Whether it rests now, after work; it is asked for once. `is_idle`: nobody waits for anything here.
+    pub(super) fn begins(&mut self, now: Timestamp, is_idle: bool) -> bool {
+        let begins = self.at(is_idle).is_some_and(|at| at <= now);
         if begins {
-            self.work = 0;
+            *self = Self { passed: 0, work: None };
         }
         begins
     }
 
-    /// When it may rest, if it has worked.
-    pub(super) fn at(&self) -> Option<Timestamp> {
-        (self.work >= WORK_MIN).then(|| self.last + QUIET)
+    /// When it is to rest, if it has worked.
+    pub(super) fn at(&self, is_idle: bool) -> Option<Timestamp> {
+        let Work { since, last } = self.work?;
+        let latest = since + LATEST;
+        Some(if is_idle { latest.min(last + QUIET) } else { latest })
+    }
+}
+
+/// Whether what came from the network is work; `spoken` is the protocol of a frame's stream.
+pub(super) fn is_work(event: &weft_net::Event, spoken: Option<Protocol>) -> bool {
+    use weft_net::Event as Net;
+    match spoken {
+        Some(Protocol::Trust | Protocol::Sync | Protocol::Run | Protocol::Blob | Protocol::Llm) => {
+            true
+        }
+        Some(Protocol::Presence | Protocol::Audit) => false,
+        // Handshakes and greetings go through much of the program.
+        None => matches!(event, Net::Connected { .. } | Net::StreamOpened { .. }),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(seconds: u64) -> Timestamp {
@@ -61,23 +93,111 @@ mod tests {
     #[test]
     fn a_node_rests_once_after_work() {
         let mut rest = Rest::after_start(at(0));
-        assert_eq!(rest.at(), Some(at(10)));
-        assert!(!rest.begins(at(9)));
-        rest.heard(at(9));
-        assert!(!rest.begins(at(11)) && rest.begins(at(19)));
-        assert!(!rest.begins(at(100)) && rest.at().is_none(), "nothing was done since");
+        assert_eq!(rest.at(true), Some(at(10)));
+        assert!(!rest.begins(at(9), true));
+        rest.worked(at(9));
+        assert!(!rest.begins(at(11), true) && rest.begins(at(19), true));
+        assert!(!rest.begins(at(100), true) && rest.at(true).is_none(), "nothing was done since");
         rest.worked(at(100));
-        assert!(!rest.begins(at(109)) && rest.begins(at(110)));
+        assert!(!rest.begins(at(109), true) && rest.begins(at(110), true));
+    }
+
+    #[test]
+    fn many_devices_that_only_say_that_they_are_there_keep_none_from_resting() {
+        // Twenty devices: a renewal each minute, and an answered ping each fifteen seconds.
+        let mut rest = Rest::after_start(at(0));
+        let mut begun = Vec::new();
+        for second in 0..3_600 {
+            let renewals = u32::from(second % 3 == 0);
+            for _ in 0..renewals + 1 {
+                rest.passed(at(second));
+            }
+            if rest.begins(at(second), true) {
+                begun.push(second);
+            }
+        }
+        assert_eq!(begun.first(), Some(&10), "ten seconds after its start");
+        assert!((20..60).contains(&begun.len()), "a little is given back now and then: {begun:?}");
     }
 
     #[test]
     fn presence_alone_is_no_work_for_long() {
         let mut rest = Rest::after_start(at(0));
-        assert!(rest.begins(at(10)));
+        assert!(rest.begins(at(10), true));
         let begun = (1..=400).filter(|n| {
-            rest.heard(at(15 * n));
-            rest.begins(at(15 * n + 14))
+            rest.passed(at(15 * n));
+            rest.begins(at(15 * n + 14), true)
         });
         assert_eq!(begun.count(), 4, "in 100 minutes with one frame in 15 seconds");
+    }
+
+    #[test]
+    fn whoever_waits_for_something_is_not_disturbed_for_a_while() {
+        let mut rest = Rest::after_start(at(0));
+        assert!(!rest.begins(at(299), false) && rest.at(false) == Some(at(300)));
+        assert!(rest.begins(at(300), false));
+    }
+
+    #[test]
+    fn only_what_has_something_done_here_is_work() {
+        let frame = weft_net::Event::Frame { stream: weft_net::StreamId(1), bytes: Vec::new() };
+        let works: Vec<Protocol> = Protocol::SPOKEN
+            .into_iter()
+            .filter(|protocol| is_work(&frame, Some(*protocol)))
+            .collect();
+        assert_eq!(works, [Protocol::Trust, Protocol::Sync, Protocol::Run]);
+        assert!(!is_work(&frame, None), "its stream is closed");
+    }
+
+    /// What happens to a node.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Passes,
+        Works,
+    }
+
+    proptest! {
+        #[test]
+        fn the_rest_comes_in_time_whatever_passes(
+            steps in proptest::collection::vec(
+                (0..20_000_u64, prop_oneof![4 => Just(Step::Passes), 1 => Just(Step::Works)]),
+                1..400,
+            ),
+            is_idle in any::<bool>(),
+        ) {
+            let mut now = Timestamp::ZERO;
+            let mut rest = Rest::after_start(now);
+            let (mut since, mut last) = (Some(now), now);
+            let mut passed = 0;
+            for (millis, step) in steps {
+                let next = now + Duration::from_millis(millis);
+                // The node's loop wakes when the rest is due.
+                while let Some(due) = rest.at(is_idle).filter(|due| *due <= next) {
+                    let begun = since.expect("there was work");
+                    let latest = begun + LATEST;
+                    let expected = if is_idle { latest.min(last + QUIET) } else { latest };
+                    prop_assert_eq!(due, expected);
+                    prop_assert!(rest.begins(due, is_idle));
+                    prop_assert!(rest.at(is_idle).is_none(), "it never spins");
+                    (since, passed) = (None, 0);
+                }
+                now = next;
+                match step {
+                    Step::Works => {
+                        rest.worked(now);
+                        last = now;
+                        since = since.or(Some(now));
+                    }
+                    Step::Passes => {
+                        rest.passed(now);
+                        passed += 1;
+                        if passed >= PASSING_MAX && since.is_none() {
+                            (since, last) = (Some(now), now);
+                        }
+                    }
+                }
+                prop_assert_eq!(rest.at(is_idle).is_some(), since.is_some());
+            }
+        }
     }
 }

@@ -90,7 +90,7 @@ fn early_limits(settings: &Settings) -> Limits {
 async fn serve(home: &Home, settings: &Settings, key: &Key, told: Told) -> Result<End> {
     let door = Door::open(home.path())?;
     let cache_bytes = early_limits(settings).store_cache_bytes;
-    let store = Arc::new(home.open_store_with(key.file().secrets(), cache_bytes)?);
+    let store = Arc::new(home.open_store(key.file().secrets(), cache_bytes)?);
     rotate::settle(&mut key.file(), store.as_ref())?;
     let (seed_now, cache_key, keeping) = {
         let file = key.file();
@@ -100,12 +100,13 @@ async fn serve(home: &Home, settings: &Settings, key: &Key, told: Told) -> Resul
         (Zeroizing::new(secrets.device_seed), cache_key, file.keeping())
     };
     let boot = next_boot(&store)?;
+    let wall_failure = weft_wall::ask().err().map(|error| format!("failed to {error}"));
     let rules = Rules::embedded()?;
     let config = NodeConfig {
         secret: DeviceSecret::from_seed(&seed_now),
         boot,
         seed: seed()?,
-        agents: embedded::agents()?,
+        agents: embedded::agents(wall_failure.is_none())?,
     };
     let context = Context { now: clock::now(), rows: store.as_ref(), policy: &rules };
     let mut node = Node::start(config, context)?;
@@ -163,6 +164,7 @@ async fn serve(home: &Home, settings: &Settings, key: &Key, told: Told) -> Resul
         llm: llm.clone(),
         model,
         readings: Readings::new(home.path().to_owned(), told.metered.unwrap_or(settings.metered)),
+        wall_failure,
         reach,
         keys: home::keys(keeping),
         lock,

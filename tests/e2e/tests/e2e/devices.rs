@@ -14,6 +14,7 @@ fn check(device: &Device, said: &Transcript, expected: Expect) {
     }
     let line = |line: &str| match line.split_once(": ") {
         Some(("round trip", _)) => "round trip: <ms>\n".to_owned(),
+        Some(("version", _)) => "version: <version>\n".to_owned(),
         Some(("address", at)) => {
             let (host, rest) = at.split_once(':').expect("a port follows");
             format!("address: {host}:PORT {}\n", rest.split_once(' ').map_or("", |it| it.1))
@@ -70,6 +71,7 @@ fn devices_are_told_of_shown_renamed_and_logged_alike_on_every_node() {
             added: by laptop, <date> <time> (statement <id>); unconfirmed, nobody compared the four words
             address: 127.0.0.1:PORT quic, direct
             round trip: <ms>
+            version: <version>
         "#]],
     );
 

@@ -18,6 +18,7 @@ mod summary;
 
 mod loss;
 mod machine;
+mod unwalled;
 
 mod audit;
 mod bad_input;

@@ -33,7 +33,14 @@ fn agents(answers: &Answers) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     let absent = lacking(&own);
-    if !absent.is_empty() {
+    let wall_failure = text(&answers.checkup["shell"], "wall_failure");
+    if !wall_failure.is_empty() {
+        findings.push(
+            Finding::warning("agents", format!("none runs here: {wall_failure}"))
+                .why("an agent runs only behind a wall; other devices do what it is asked for")
+                .advise("weft agents shows where each runs; a kernel with seccomp has a wall"),
+        );
+    } else if !absent.is_empty() {
         findings.push(
             Finding::warning(
                 "agents",
@@ -149,6 +156,22 @@ mod tests {
         assert!(away[0].starts_with("ok: "), "of one that is away nobody knows: {away:?}");
         let gone = said(|facts| sample::answers(facts).agents[0]["devices"] = json!([]));
         assert_eq!(gone[0], "warning: not offered by this device: notes");
+    }
+
+    #[test]
+    fn a_device_without_a_wall_says_that_others_do_the_work() {
+        let none = said(|facts| {
+            let why = "failed to put up the wall: this system has none";
+            sample::answers(facts).checkup["shell"]["wall_failure"] = why.into();
+            for agent in sample::answers(facts).agents.as_array_mut().unwrap() {
+                agent["devices"] = json!(["phone", "server"]);
+            }
+        });
+        assert_eq!(
+            none[0],
+            "warning: none runs here: failed to put up the wall: this system has none"
+        );
+        assert!(!none[1].contains("not offered"), "{none:?}");
     }
 
     #[test]

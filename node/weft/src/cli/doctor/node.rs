@@ -35,10 +35,16 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
             let mut findings = vec![version(&answers.checkup)];
             findings.extend(
                 items(&answers.checkup["warnings"]).filter_map(Value::as_str).filter_map(
-                    // The store's own line says it better.
+                    // The store's own line, or the agents', says it better.
                     |warning| {
-                        let is_said = warning.contains("written to the disk")
-                            && answers.checkup["shell"]["store_failure"].is_string();
+                        let shell = &answers.checkup["shell"];
+                        let is_said = [
+                            ("written to the disk", "store_failure"),
+                            ("no wall for it", "wall_failure"),
+                        ];
+                        let is_said = is_said.into_iter().any(|(words, failure)| {
+                            warning.contains(words) && shell[failure].is_string()
+                        });
                         (!is_said).then(|| Finding::warning("node", warning).why(SAID))
                     },
                 ),

@@ -42,7 +42,9 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     }
     if findings.is_empty() {
         let records = text(found, "records");
-        let witnesses: Vec<_> = items(&found["witnesses"]).map(|it| text(it, "device")).collect();
+        let mut witnesses: Vec<_> =
+            items(&found["witnesses"]).map(|it| text(it, "device")).collect();
+        witnesses.sort();
         let witnesses = match witnesses.as_slice() {
             [] => "countersigned by no other device yet".to_owned(),
             all => format!("countersigned by {}", all.join(", ")),

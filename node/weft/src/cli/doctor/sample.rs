@@ -60,7 +60,7 @@ pub(in crate::cli) fn facts() -> Facts {
                 "storage_free_bytes": null},
             "warnings": [], "copies": [],
             "shell": {"version": env!("CARGO_PKG_VERSION"), "loopback": false, "multicast": true,
-                "store_failure": null, "reserve_held": true}}),
+                "store_failure": null, "reserve_held": true, "wall_failure": null}}),
         devices: json!([
             device("l", "laptop", true, "direct", 0.0, &["m"]),
             device("p", "phone", false, "direct", 1.4, &[]),
