@@ -10,7 +10,8 @@ use weft_protocol::{
     frame::{FRAME_BYTES_MAX, Protocol},
     id::DeviceId,
     manifest::EffectClass,
-    row::{Table, Write},
+    presence::PresenceMessage,
+    row::{Row, Table, Write},
     run::{Executed, Stage},
     signed::Signed,
     statement::{KeyName, STATEMENT_BYTES_MAX, Statement, StatementBody, TrustMessage},
@@ -42,6 +43,18 @@ pub enum Bug {
     KeyForTheRevoked,
     /// A ticket that brought a device in brings in another one.
     TicketTwice,
+    /// What a device passes on of others is as if they had said it just now.
+    YoungWords,
+    /// What a device says of itself is what it said once.
+    OldWords,
+    /// That something is under way with a device is not said.
+    Unwatched,
+    /// What presence says of a machine is written down.
+    KeptWords,
+    /// A node is not told that a connection is gone.
+    UntoldLoss,
+    /// A node hears of one device what the network found out of another.
+    MixedUp,
 }
 
 /// The device that never hears, if that is the bug: a member.
@@ -52,6 +65,27 @@ const DEAF: usize = 3;
 pub(crate) struct Spoiled(pub(crate) bool);
 
 impl World {
+    /// What a node says of itself and of others, spoiled.
+    pub(crate) fn spoil_words(&mut self, at: usize, bytes: Vec<u8>) -> Vec<u8> {
+        match (self.bug, codec::decode(&bytes, FRAME_BYTES_MAX)) {
+            (Some(Bug::YoungWords), Ok(PresenceMessage::Records { records, ages_ms })) => {
+                let ages_ms = vec![0; ages_ms.len()];
+                codec::encode(&PresenceMessage::Records { records, ages_ms })
+            }
+            (Some(Bug::OldWords), Ok(PresenceMessage::Records { .. })) => {
+                self.hosts[at].first_words.get_or_insert(bytes).clone()
+            }
+            (_, _) => bytes,
+        }
+    }
+
+    /// Of which device a node hears what was found out of one.
+    pub(crate) fn mix_up(&self, at: usize, device: DeviceId) -> DeviceId {
+        let others = self.hosts.iter().enumerate().filter(|(other, _)| *other != at);
+        let mut others = others.map(|(_, host)| host.id).filter(|other| *other != device);
+        others.next().filter(|_| self.bug == Some(Bug::MixedUp)).unwrap_or(device)
+    }
+
     /// Takes an executor's intent out of a batch, once.
     pub(crate) fn spoil(&mut self, mut writes: Vec<Write>) -> Vec<Write> {
         if self.bug == Some(Bug::UnrecordedStep) && !self.spoiled.0 {
@@ -61,6 +95,10 @@ impl World {
         }
         if self.bug == Some(Bug::UnmarkedAct) {
             writes.retain(|write| !is_mark(write));
+        }
+        if self.bug == Some(Bug::KeptWords) {
+            let words = self.hosts[0].facts.secrets().concat();
+            writes.push(Write::Put(Row::named(Table::Node, b"seen", b"words"), words));
         }
         writes
     }

@@ -1,16 +1,19 @@
 //! What must hold, each in its own file. They look from outside: at rows, frames, effects and answers.
 
 pub(crate) mod audit;
+pub(crate) mod clocks;
 pub(crate) mod effects;
 pub(crate) mod notes;
 pub(crate) mod once;
 pub(crate) mod pairing;
 pub(crate) mod panics;
+pub(crate) mod presence;
 pub(crate) mod replicas;
 pub(crate) mod runs;
 pub(crate) mod serving;
 pub(crate) mod timers;
 pub(crate) mod trust;
+pub(crate) mod watch;
 
 use crate::world::World;
 
@@ -20,10 +23,12 @@ pub(crate) struct Checks {
     pub(crate) audit: audit::Audit,
     pub(crate) effects: effects::Effects,
     pub(crate) panics: panics::Panics,
+    pub(crate) presence: presence::Presence,
     pub(crate) replicas: replicas::Replicas,
     pub(crate) serving: serving::Serving,
     pub(crate) timers: timers::Timers,
     pub(crate) trust: trust::Trust,
+    pub(crate) watch: watch::Watch,
 }
 
 impl Checks {
@@ -32,10 +37,12 @@ impl Checks {
             audit: audit::Audit,
             effects: effects::Effects::new(hosts),
             panics: panics::Panics,
+            presence: presence::Presence::default(),
             replicas: replicas::Replicas,
             serving: serving::Serving::default(),
             timers: timers::Timers::default(),
             trust: trust::Trust::default(),
+            watch: watch::Watch::default(),
         }
     }
 }
@@ -43,7 +50,7 @@ impl Checks {
 impl World {
     /// What must hold at the end.
     pub(crate) fn finish(&mut self) {
-        if self.failures.0.iter().any(|it| matches!(it.checker, "panics" | "starts" | "spins")) {
+        if self.failures.are_final() {
             return;
         }
         self.take_stock();
@@ -56,6 +63,7 @@ impl World {
         once::finish(&self.checks.effects, &self.hosts, failures);
         self.checks.serving.finish(&self.hosts, failures);
         self.checks.timers.finish(&self.hosts, self.time, failures);
+        self.checks.watch.finish(&self.hosts, failures);
         self.checks.trust.finish(&self.hosts, &self.decisions.put_out, failures);
         if let Some(whole) = self.checks.trust.graph() {
             pairing::finish(&self.pairings, &self.hosts, whole, failures);

@@ -3,6 +3,7 @@
 use weft_core::door::{DoorId, Event, Reply};
 
 use crate::{
+    look,
     network::SECOND,
     world::{Happening, World},
 };
@@ -10,6 +11,10 @@ use crate::{
 impl World {
     /// A node answers a door.
     pub(crate) fn replied(&mut self, at: usize, door: DoorId, reply: Reply) {
+        if door == look::DOOR {
+            self.looked = Some(reply);
+            return;
+        }
         self.invited(door, &reply);
         self.rotated(at, &reply);
         if reply == Reply::Done {

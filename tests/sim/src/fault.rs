@@ -1,10 +1,10 @@
 //! What goes wrong, and how it ends.
 
-use weft_core::Input;
 use weft_protocol::{device::Role, frame::Protocol};
 
 use crate::{
     network::{SECOND, pair},
+    sever::Sever,
     world::{Happening, World},
 };
 
@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     CutStream { a: usize, b: usize, protocol: Protocol },
     /// Everything between two machines takes long.
     Slow { a: usize, b: usize, lasts: u64 },
+    /// What carries a run goes right after something was said of it.
+    Sever(Sever),
     /// The power goes and comes back.
     Crash { host: usize, lasts: u64 },
     /// The power goes right after the nth of such moments from now on.
@@ -106,6 +108,9 @@ impl World {
             at += self.dice.faults.between(every / 4, every * 2);
         }
         self.draw_decisions(count);
+        self.draw_changes();
+        self.draw_severs();
+        self.draw_looks();
         self.at(2 * SECOND, Happening::Ask);
         self.at(BAD_TIME, Happening::Heal);
     }
@@ -184,12 +189,11 @@ impl World {
             }
             Fault::Doom { host, moment, nth } => self.hosts[host].doom = Some((moment, nth)),
             Fault::Jump { host, by } => {
-                self.hosts[host].skew += by;
-                self.hosts[host].ahead = self.hosts[host].ahead.max(self.hosts[host].skew);
-                let device = self.hosts[host].id;
-                // A clock that was set wakes a node, which asks again when it is to be woken.
-                self.feed(host, Input::RoundTrip { device, micros: 0 });
+                self.set_clock(host, self.hosts[host].clock.skew + by);
             }
+            Fault::Sever(sever) => self.network.sever = Some(sever),
+            // A machine that is off writes nothing.
+            Fault::Full { host, .. } if !self.hosts[host].is_up() => {}
             Fault::Full { host, lasts } => {
                 self.hosts[host].disk.failing = true;
                 self.later(lasts, Happening::Fault(Fault::Crash { host, lasts: SECOND }));
@@ -220,16 +224,14 @@ impl World {
         self.healed = Some(self.time);
         self.network.barred.clear();
         self.network.slow.clear();
+        self.network.sever = None;
         for host in 0..self.hosts.len() {
             if self.hosts[host].disk.failing {
                 self.crash(host);
             }
-            self.hosts[host].skew = 0;
+            self.set_clock(host, 0);
             self.hosts[host].doom = None;
-            if self.hosts[host].is_up() {
-                let device = self.hosts[host].id;
-                self.feed(host, Input::RoundTrip { device, micros: 0 });
-            } else {
+            if !self.hosts[host].is_up() {
                 self.start(host);
             }
         }

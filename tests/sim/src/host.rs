@@ -12,9 +12,11 @@ use weft_core::{
     membership,
 };
 use weft_protocol::{
+    attempt::Attempt,
     device::Kind,
     host_call::HostError,
     id::{DeviceId, EndpointId},
+    presence::ModelReady,
     row::MemoryRows,
     time::{Now, Timestamp, WallTime},
     value::Value,
@@ -23,9 +25,11 @@ use weft_trust::secret::DeviceSecret;
 
 use crate::{
     agent::Play,
+    clock::Clock,
     dice::Dice,
     disk::Disk,
     fabric::{EPOCH_MS, Made},
+    facts::Facts,
     fault::Moment,
     pairing::Joining,
 };
@@ -41,9 +45,8 @@ pub(crate) struct Host {
     pub(crate) former: Vec<DeviceId>,
     /// A key that is to take the place of its own: its seed is on the disk.
     pub(crate) next: Option<DeviceSecret>,
-    pub(crate) model: bool,
-    /// How fast its model says it is, in thousandths of a token a second.
-    pub(crate) speed_milli: u64,
+    /// What its node hears of it.
+    pub(crate) facts: Facts,
     pub(crate) disk: Disk,
     /// The node, while the machine is up.
     pub(crate) node: Option<Node>,
@@ -51,10 +54,15 @@ pub(crate) struct Host {
     pub(crate) boots: u64,
     /// What the node's own clock showed at the world's beginning, had it run, in microseconds.
     pub(crate) mono: u64,
-    /// How far its wall clock is off, in milliseconds.
-    pub(crate) skew: i64,
-    /// The furthest that it was ever ahead.
-    pub(crate) ahead: i64,
+    /// When it was started last.
+    pub(crate) started: u64,
+    /// What its node took, and when it was woken, so often.
+    pub(crate) wakes: u64,
+    pub(crate) clock: Clock,
+    /// The dials of this start to devices that were not connected since, and how the last ended.
+    pub(crate) dials: BTreeMap<DeviceId, (u32, Vec<Attempt>)>,
+    /// The members that carry others' connections, as the node said last.
+    pub(crate) relays: BTreeSet<DeviceId>,
     /// The power goes after so many such moments.
     pub(crate) doom: Option<(Moment, u32)>,
     /// Whom the network lets in, as the node said last.
@@ -89,6 +97,10 @@ pub(crate) struct Host {
     pub(crate) image: Option<(MemoryRows, u64)>,
     /// Others had seen what its disk lacks when that was put back, so that it must be named.
     pub(crate) is_witnessed: bool,
+    /// Whether it knows that it does not belong, or is in doubt.
+    pub(crate) is_out: bool,
+    /// The first that its node said of itself, where that is a planted bug.
+    pub(crate) first_words: Option<Vec<u8>>,
     /// When its node took what its disk acknowledges just now.
     pub(crate) taken_at: Option<u64>,
     /// How many of its starts its disk has forgotten.
@@ -97,7 +109,7 @@ pub(crate) struct Host {
 
 impl Host {
     /// A machine that is down, and whose clock is wrong.
-    pub(crate) fn new(made: Made, dice: &mut Dice) -> Self {
+    pub(crate) fn new(at: usize, made: Made, dice: &mut Dice, facts: &mut Dice) -> Self {
         let Made { name, kind, secret, statements, model, lacked_a_statement } = made;
         let mut disk = Disk::default();
         disk.prepare(membership::store(&statements));
@@ -107,6 +119,8 @@ impl Host {
             1 => i64::try_from(dice.between(0, 4_000)).unwrap_or(0) - 2_000,
             _ => i64::try_from(dice.between(0, 2 * day)).unwrap_or(0) - day as i64,
         };
+        let speed_milli = dice.pick(&[0, 8_000, 25_000, 80_000]);
+        let model = model.then(|| ModelReady { name: format!("small-of-{name}"), speed_milli });
         Self {
             name,
             kind,
@@ -114,14 +128,16 @@ impl Host {
             secret,
             former: Vec::new(),
             next: None,
-            model,
-            speed_milli: dice.pick(&[0, 8_000, 25_000, 80_000]),
+            facts: Facts::new(at, model, facts),
             disk,
             node: None,
             boots: 0,
             mono: 0,
-            skew,
-            ahead: skew.max(0),
+            started: 0,
+            wakes: 0,
+            clock: Clock::new(skew),
+            dials: BTreeMap::new(),
+            relays: BTreeSet::new(),
             doom: None,
             members: BTreeSet::new(),
             serving: BTreeMap::new(),
@@ -138,6 +154,8 @@ impl Host {
             set_back: false,
             image: None,
             is_witnessed: false,
+            is_out: false,
+            first_words: None,
             taken_at: None,
             forgotten: 0,
         }
@@ -148,7 +166,7 @@ impl Host {
         let millis = i64::try_from(time / 1_000).unwrap_or(i64::MAX);
         Now {
             mono: Timestamp::from_micros(self.mono + time),
-            wall: WallTime::from_unix_millis(EPOCH_MS + millis + self.skew),
+            wall: WallTime::from_unix_millis(EPOCH_MS + millis + self.clock.skew),
         }
     }
 

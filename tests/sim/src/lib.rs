@@ -8,7 +8,8 @@
 //! One walk through the loop: what happens next is taken from a queue ordered by virtual time, an
 //! input is handed to a node, and what the node wants is put into the queue as something that happens
 //! later. After a bad minute all is made well, and in bounded time all devices must have come to the
-//! same. The checkers, each in its own file, look from outside all the while and at the end.
+//! same. In some worlds one then falls silent for good, and the others must take it for away while they come
+//! and go themselves; and at last there is rest. The checkers, each in its own file, look from outside all the while and at the end.
 //!
 //! Deliberately not here: real agents, sockets, disks and models (`tests/e2e`).
 
@@ -16,13 +17,16 @@ mod admin;
 mod agent;
 mod bug;
 mod checkers;
+mod clock;
 mod dice;
 mod disk;
 mod door;
 mod endpoint;
 mod fabric;
+mod facts;
 mod fault;
 mod host;
+mod look;
 mod network;
 mod pairing;
 mod rotation;
@@ -30,6 +34,8 @@ mod rules;
 #[cfg(test)]
 mod scenarios;
 mod setback;
+mod sever;
+mod silence;
 mod thief;
 mod trace;
 mod workload;
@@ -41,6 +47,10 @@ use anyhow::Result;
 
 use crate::world::World;
 pub use crate::{bug::Bug, trace::Detail, world::Violation};
+
+/// Of so many seeds one ends with a machine that falls silent: its six minutes of rest and unrest would make
+/// each seed take half as long again.
+const SILENCE_EVERY: u64 = 4;
 
 /// What came of a seed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,6 +85,12 @@ pub fn run(seed: u64, detail: Detail, out: Box<dyn Write>, bug: Option<Bug>) -> 
     world.draw_faults();
     world.run();
     world.finish();
+    if !world.failures.are_final() {
+        world.look_at_rest(false);
+        if seed.is_multiple_of(SILENCE_EVERY) {
+            world.fall_silent();
+        }
+    }
     Ok(world.report(seed))
 }
 

@@ -8,10 +8,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_core::{Input, links::StreamId};
-use weft_protocol::{frame::Protocol, id::DeviceId};
+use weft_protocol::{
+    attempt::{Attempt, Ending},
+    frame::Protocol,
+    id::DeviceId,
+};
 
 use crate::{
+    bug::Bug,
     fault::Moment,
+    sever::Sever,
     world::{Happening, World},
 };
 
@@ -28,6 +34,10 @@ pub(crate) struct Network {
     pub(crate) barred: BTreeMap<(usize, usize), u64>,
     /// Pairs on which everything takes long until that time.
     pub(crate) slow: BTreeMap<(usize, usize), u64>,
+    /// A link goes after so many frames of runs.
+    pub(crate) sever: Option<Sever>,
+    /// That a connection is cut is noticed within so long, where that is not drawn otherwise.
+    pub(crate) noticed_within: Option<u64>,
     streams: BTreeMap<StreamId, (u64, Protocol, usize)>,
     next: u64,
 }
@@ -47,6 +57,10 @@ pub(crate) struct Connection {
     spoken: bool,
     /// One way, in microseconds.
     delay: u64,
+    /// Whether it goes through a relay.
+    pub(crate) is_relayed: bool,
+    /// The connection whose place it takes, without either node being told that the other was away.
+    pub(crate) supersedes: Option<u64>,
     /// The end that is played by somebody with stolen keys.
     pub(crate) thief: Option<usize>,
 }
@@ -112,6 +126,15 @@ pub(crate) fn pair(a: usize, b: usize) -> (usize, usize) {
 }
 
 impl Connection {
+    /// The address at which a machine is reached by it.
+    fn address(&self, of: usize) -> String {
+        if self.is_relayed {
+            format!("/ip4/10.0.9.9/udp/4000/quic-v1/p2p/12D3KooW/p2p-circuit/p2p/{of}")
+        } else {
+            format!("/ip4/10.0.0.{of}/udp/4000/quic-v1")
+        }
+    }
+
     pub(crate) fn side_of(&self, host: usize) -> usize {
         usize::from(self.ends[0] != host)
     }
@@ -144,6 +167,7 @@ impl World {
         let pause = self.dice.network.between(pause / 2, pause);
         self.later(pause, Happening::Redial(a, b));
         if !self.hosts[a].is_up() || !self.hosts[b].is_up() || self.is_barred(a, b) {
+            self.dial_in_vain(a, b);
             return;
         }
         let free = match self.network.pairs.get(&(a, b)) {
@@ -172,6 +196,36 @@ impl World {
         self.connect(a, b, dialler, None);
     }
 
+    /// One of two machines that can't reach each other may have tried, and hears how that ended.
+    fn dial_in_vain(&mut self, a: usize, b: usize) {
+        let dice = &mut self.dice.facts;
+        if self.healed.is_some() || !dice.chance(30) {
+            return;
+        }
+        let (at, other) = dice.pick(&[(a, b), (b, a)]);
+        let ending = match dice.between(0, 4) {
+            0 => Ending::Refused,
+            1 => Ending::NoAnswer,
+            2 => Ending::NoRoute,
+            _ => Ending::Other("the line is bad".into()),
+        };
+        let address = self.hosts[other].facts.addresses[0].clone();
+        let attempts = if dice.chance(10) { vec![] } else { vec![Attempt { address, ending }] };
+        let (device, host) = (self.hosts[other].id, &mut self.hosts[at]);
+        let is_known = host
+            .node
+            .as_ref()
+            .is_some_and(|node| node.membership().state().member(&device).is_some());
+        if !is_known || host.serving.contains_key(&other) {
+            return;
+        }
+        let (times, last) = host.dials.entry(device).or_default();
+        *times += 1;
+        last.clone_from(&attempts);
+        let device = self.mix_up(at, device);
+        self.feed(at, Input::DialFailed { device, attempts });
+    }
+
     /// Brings a connection up.
     pub(crate) fn connect(
         &mut self,
@@ -193,6 +247,8 @@ impl World {
             dead: false,
             spoken: false,
             delay,
+            is_relayed: self.dice.facts.chance(25),
+            supersedes: None,
             thief,
         };
         self.network.connections.insert(link, connection);
@@ -247,8 +303,13 @@ impl World {
         let serving = self.hosts[host].serving.iter();
         let same = serving.filter(|(other, _)| self.hosts[**other].id == device);
         for old in same.map(|(_, link)| *link).collect::<Vec<_>>() {
-            self.kill(old);
-            self.lost(old, self.network.connections[&old].side_of(host));
+            let old_side = self.network.connections[&old].side_of(host);
+            if self.network.connections[&link].supersedes == Some(old) {
+                self.superseded(old, old_side);
+            } else {
+                self.kill(old);
+                self.lost(old, old_side);
+            }
         }
         self.hosts[host].serving.insert(peer, link);
         let member = self.hosts[host].members.contains(&device);
@@ -257,7 +318,7 @@ impl World {
         connection.sides[side].member = member;
         let micros = connection.delay * 2;
         let stream = connection.streams[&Protocol::Trust].ids[side];
-        let address = format!("/ip4/10.0.0.{peer}/udp/4000/quic-v1");
+        let address = connection.address(peer);
         self.feed(host, Input::Connected { device, address });
         self.stream_up(link, Protocol::Trust, stream, side);
         if self.is_there(link, side) {
@@ -282,8 +343,11 @@ impl World {
     }
 
     /// A node sends a frame.
-    pub(crate) fn send(&mut self, host: usize, id: StreamId, bytes: Vec<u8>) {
+    pub(crate) fn send(&mut self, host: usize, id: StreamId, mut bytes: Vec<u8>) {
         let Some((link, protocol, side)) = self.network.streams.get(&id).copied() else { return };
+        if protocol == Protocol::Presence {
+            bytes = self.spoil_words(host, bytes);
+        }
         let connection = &self.network.connections[&link];
         let (peer, device) = (connection.ends[1 - side], connection.devices[1 - side]);
         let (from, to) = (&self.hosts[host], &self.hosts[peer]);
@@ -305,8 +369,14 @@ impl World {
             Protocol::Sync => Some(Moment::SentSync),
             Protocol::Trust | Protocol::Presence | Protocol::Blob | Protocol::Llm => None,
         };
+        if protocol == Protocol::Presence {
+            self.checks.presence.sent(host, &self.hosts, self.time, &bytes, &mut self.failures);
+        }
         if let Some(moment) = moment {
             self.moment(host, moment);
+        }
+        if protocol == Protocol::Run {
+            self.spoke_of_a_run(host, peer);
         }
         if !lives || self.loses(peer, protocol, &bytes) {
             return;
@@ -388,6 +458,14 @@ impl World {
 
     /// A node says who belongs. Who left is cut at once.
     pub(crate) fn set_members(&mut self, host: usize, members: BTreeSet<DeviceId>) {
+        let it = &mut self.hosts[host];
+        let is_out = it.node.as_ref().is_some_and(|node| {
+            node.membership().state().member(&node.membership().me()).is_none()
+        });
+        // Who is out looks for nobody.
+        let was_out = std::mem::replace(&mut it.is_out, is_out);
+        let is_news = is_out && !was_out;
+        it.dials.retain(|device, _| members.contains(device) && !is_news);
         self.hosts[host].members = members;
         for link in self.hosts[host].serving.clone().into_values() {
             let Some(connection) = self.network.connections.get_mut(&link) else { continue };
@@ -412,7 +490,7 @@ impl World {
         let Some(connection) = self.network.connections.get(&link) else { return };
         let (host, peer) = (connection.ends[side], connection.ends[1 - side]);
         if self.is_there(link, side) && !connection.dead && !connection.sides[side].deaf {
-            let address = format!("/ip4/10.0.0.{peer}/udp/4000/quic-v1");
+            let address = connection.address(peer);
             let device = connection.devices[1 - side];
             self.feed(host, Input::Connected { device, address });
         }
@@ -446,6 +524,9 @@ impl World {
         self.kill(link);
         for side in 0..2 {
             let notices = match self.healed {
+                _ if self.network.noticed_within.is_some() => {
+                    self.dice.network.between(0, self.network.noticed_within.unwrap_or(1))
+                }
                 Some(_) => self.dice.network.between(0, 300_000),
                 None if self.dice.network.chance(30) => self.dice.network.between(0, 10 * SECOND),
                 None => self.dice.network.between(0, 200_000),
@@ -456,12 +537,28 @@ impl World {
 
     /// One end notices that a connection is gone.
     pub(crate) fn lost(&mut self, link: u64, side: usize) {
+        if let Some((host, device)) = self.ended(link, side)
+            && self.bug != Some(Bug::UntoldLoss)
+        {
+            self.feed(host, Input::Disconnected { device });
+        }
+    }
+
+    /// At one end another connection takes the place of one: what was said on it is not heard any more, and
+    /// the node stays connected.
+    fn superseded(&mut self, link: u64, side: usize) {
+        self.ended(link, side);
+    }
+
+    /// Ends a connection at one end with all its streams. Gives whose it was there and with which device, if
+    /// the node knew of it and did not know that it is gone.
+    fn ended(&mut self, link: u64, side: usize) -> Option<(usize, DeviceId)> {
         let there = self.is_there(link, side);
-        let Some(connection) = self.network.connections.get_mut(&link) else { return };
+        let connection = self.network.connections.get_mut(&link)?;
         connection.sides[side].deaf = true;
         let told = connection.sides[side].told;
         if std::mem::replace(&mut connection.sides[side].lost, true) || !told || !there {
-            return;
+            return None;
         }
         let (host, peer) = (connection.ends[side], connection.ends[1 - side]);
         let device = connection.devices[1 - side];
@@ -477,7 +574,7 @@ impl World {
         for stream in closed {
             self.feed(host, Input::StreamClosed { stream });
         }
-        self.feed(host, Input::Disconnected { device });
+        Some((host, device))
     }
 
     /// Cuts one stream of a connection that lives on; it is opened again after a while.

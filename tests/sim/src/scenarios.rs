@@ -1,6 +1,9 @@
 //! Failures that were found, each as a story of its own.
 
+mod clocks;
+mod loss;
 mod pairing;
+mod presence;
 mod trust;
 
 use std::{collections::BTreeMap, io::sink};
@@ -16,13 +19,15 @@ use weft_protocol::{
     value::Value,
 };
 
-use crate::{Bug, Detail, disk::Disk, network::SECOND, workload::direct, world::World};
+use crate::{
+    Bug, Detail, clock::Clock, disk::Disk, network::SECOND, workload::direct, world::World,
+};
 
 /// A fabric that has come up, to which nothing bad happens by itself.
 fn calm(seed: u64) -> World {
     let mut world = World::new(seed, Detail::None, Box::new(sink()), None).unwrap();
     for host in &mut world.hosts {
-        host.skew = 0;
+        host.clock = Clock::new(0);
     }
     world.go_until(|world| world.time > 8 * SECOND);
     world

@@ -117,6 +117,11 @@ impl World {
             endpoints: Default::default(),
             joining: None,
             alarm: (None, 0),
+            first_words: None,
+            facts: original.facts.clone(),
+            clock: original.clock.clone(),
+            dials: Default::default(),
+            relays: Default::default(),
             ..*original
         };
         let at = self.hosts.len();

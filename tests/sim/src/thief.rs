@@ -50,9 +50,9 @@ impl World {
             relays: false,
             machine: None,
             connected: Vec::new(),
+            version: None,
         };
-        let presence =
-            PresenceMessage::Records(vec![Signed::new(Domain::Presence, &presence, key)]);
+        let presence = PresenceMessage::of_now(Signed::new(Domain::Presence, &presence, key));
         let everything = SyncMessage::Ranges(vec![Range {
             from: KeyPrefix::default(),
             to: KeyPrefix::default(),

@@ -9,13 +9,11 @@ use std::{
 use anyhow::Result;
 use weft_core::{
     Context, Input, Node, NodeConfig, Output,
-    door::DoorId,
+    door::{DoorId, Reply},
     executor::{CallId, ExecutionId},
     links::StreamId,
 };
-use weft_protocol::{
-    frame::Protocol, host_call::Refusal, id::BootId, presence::ModelReady, run::Failure,
-};
+use weft_protocol::{frame::Protocol, host_call::Refusal, id::BootId, run::Failure};
 use weft_trust::recovery::RootSecret;
 
 use crate::{
@@ -31,6 +29,7 @@ use crate::{
     network::{Network, SECOND},
     pairing::{PairingHappening, Pairings},
     rules::RULES,
+    sever::How,
     trace::{Detail, Trace},
     workload::Ask,
 };
@@ -68,6 +67,12 @@ pub(crate) enum Happening {
     Consent(u64, bool),
     Cancel(u64),
     Pairing(PairingHappening),
+    /// Something changes on a machine.
+    Change(usize),
+    /// A link between two machines goes.
+    Sever(usize, usize, How),
+    /// What all nodes show is held against what is so.
+    LookAround,
     Settle,
     Heal,
     Look,
@@ -84,6 +89,8 @@ pub(crate) struct AllDice {
     pub(crate) nodes: Dice,
     pub(crate) trust: Dice,
     pub(crate) pairing: Dice,
+    /// What changes on machines, and what goes under steps.
+    pub(crate) facts: Dice,
 }
 
 /// How a node is not what it should be, and which checker says so.
@@ -100,6 +107,11 @@ pub struct Violation {
 pub(crate) struct Failures(pub(crate) Vec<Violation>);
 
 impl Failures {
+    /// Whether something was found after which nothing else is worth looking at.
+    pub(crate) fn are_final(&self) -> bool {
+        self.0.iter().any(|it| matches!(it.checker, "panics" | "starts" | "spins"))
+    }
+
     /// A checker found something.
     pub(crate) fn add(&mut self, checker: &'static str, what: String) {
         if self.0.len() < 50 {
@@ -123,6 +135,8 @@ pub(crate) struct World {
     pub(crate) pairings: Pairings,
     pub(crate) asks: BTreeMap<DoorId, Ask>,
     pub(crate) checks: Checks,
+    /// What a node answered at the door where it is looked.
+    pub(crate) looked: Option<Reply>,
     pub(crate) failures: Failures,
     pub(crate) trace: Trace,
     pub(crate) bug: Option<Bug>,
@@ -153,11 +167,15 @@ impl World {
         let root = trust.chance(70).then(|| RootSecret::from_entropy(trust.bytes()));
         let made = fabric::make(&mut Dice::new(seed, "fabric"), root.as_ref())?;
         let mut faults = Dice::new(seed, "faults");
-        let mut hosts: Vec<Host> = made.into_iter().map(|it| Host::new(it, &mut faults)).collect();
+        let mut facts = Dice::new(seed, "facts");
+        let made = made.into_iter().enumerate();
+        let mut hosts: Vec<Host> =
+            made.map(|(at, it)| Host::new(at, it, &mut faults, &mut facts)).collect();
         let founders = hosts.len();
         let mut pairing = Dice::new(seed, "pairing");
         let new = fabric::newcomers(pairing.pick(&[0, 1, 1, 2]), &mut pairing);
-        hosts.extend(new.into_iter().map(|it| Host::new(it, &mut pairing)));
+        let new = (founders..).zip(new);
+        hosts.extend(new.map(|(at, it)| Host::new(at, it, &mut pairing, &mut facts)));
         let mut world = Self {
             time: 0,
             sequence: 0,
@@ -172,12 +190,14 @@ impl World {
                 nodes: Dice::new(seed, "nodes"),
                 trust,
                 pairing,
+                facts,
             },
             root,
             decisions: Decisions::default(),
             pairings: Pairings::default(),
             asks: BTreeMap::new(),
             checks: Checks::new(hosts.len()),
+            looked: None,
             failures: Failures::default(),
             trace: Trace::new(detail, out),
             bug,
@@ -284,6 +304,9 @@ impl World {
             Happening::Consent(door, yes) => self.consent(DoorId(door), yes),
             Happening::Cancel(door) => self.cancel(DoorId(door)),
             Happening::Pairing(what) => self.pairing_happens(what),
+            Happening::Change(host) => self.change(host),
+            Happening::Sever(a, b, how) => self.sever(a, b, how),
+            Happening::LookAround => self.look_around(),
             Happening::Settle => self.settle(),
             Happening::Heal => self.heal(),
             Happening::Look => self.look(),
@@ -307,6 +330,11 @@ impl World {
         self.settle_key(at);
         let host = &mut self.hosts[at];
         host.boots += 1;
+        host.started = self.time;
+        host.clock.set = None;
+        host.dials.clear();
+        host.is_out = false;
+        host.relays.clear();
         host.mono = self.dice.nodes.between(0, 1_000 * SECOND);
         let config = NodeConfig {
             secret: host.secret.clone(),
@@ -336,13 +364,7 @@ impl World {
         }
         self.say(Some(at), || "starts".to_owned());
         self.drain(at);
-        let address = format!("/ip4/10.0.0.{at}/udp/4000/quic-v1");
-        self.feed(at, Input::Listening { addresses: vec![address] });
-        if self.hosts[at].model {
-            let speed_milli = self.hosts[at].speed_milli;
-            let model = ModelReady { name: "small".into(), speed_milli };
-            self.feed(at, Input::Models(vec![model]));
-        }
+        self.tell_facts(at);
     }
 
     fn panicked(&mut self, at: usize) {
@@ -366,6 +388,8 @@ impl World {
         host.disk.crash(&mut self.dice.disk);
         self.checks.effects.crashed(at, host, &mut self.failures);
         self.checks.trust.crashed(at);
+        self.checks.presence.crashed(at, self.time);
+        self.checks.watch.crashed(at);
         self.checks.serving.crashed(at, self.time);
         let boot = host.boots;
         for ask in self.asks.values_mut().filter(|ask| ask.host == at && ask.boot == boot) {
@@ -376,7 +400,12 @@ impl World {
     /// Hands a node what happened, and carries out what it wants.
     pub(crate) fn feed(&mut self, at: usize, input: Input) {
         let Some(mut node) = self.hosts[at].node.take() else { return };
-        let host = &self.hosts[at];
+        self.checks.presence.takes(at, &input, self.time);
+        let host = &mut self.hosts[at];
+        host.wakes += 1;
+        if let Input::Connected { device, .. } = &input {
+            host.dials.remove(device);
+        }
         self.trace.input(self.time, host.name, &input);
         let context =
             Context { now: host.now(self.time), rows: host.disk.visible(), policy: &*RULES };
@@ -400,6 +429,7 @@ impl World {
         let Some(mut node) = self.hosts[at].node.take() else { return };
         let host = &mut self.hosts[at];
         host.alarm.0 = None;
+        host.wakes += 1;
         let now = host.now(self.time);
         let why = node.poll_timeout(now).map_or("nothing", |(_, why)| why);
         self.trace.timeout(self.time, host.name, why);
@@ -443,7 +473,13 @@ impl World {
                 self.checks.trust.members(at, &self.hosts[at], &mut self.failures);
                 self.set_members(at, members);
             }
-            Output::Remember { .. } | Output::Watch { .. } | Output::Relays(_) => {}
+            Output::Remember { .. } => {}
+            Output::Watch { .. } if self.bug == Some(Bug::Unwatched) => {}
+            Output::Watch { device, is_watched } => {
+                let (host, failures) = (&self.hosts[at], &mut self.failures);
+                self.checks.watch.said(host, at, device, is_watched, failures);
+            }
+            Output::Relays(relays) => self.hosts[at].relays = relays,
             Output::Admit { device } => {
                 Trust::admitted(&self.hosts[at], &device, &mut self.failures);
                 self.admit(at, device);
@@ -472,6 +508,11 @@ impl World {
                     &arguments,
                     &mut self.failures,
                 );
+                // A step of a step is asked for by whoever carries that one out.
+                let effect = self.checks.effects.log().last();
+                if let Some(effect) = effect.filter(|it| it.step.0.len() == 1) {
+                    self.checks.watch.began(at, boot, execution, effect.run);
+                }
                 self.trace.say(self.time, self.hosts[at].name, || format!("does {capability}"));
                 let play =
                     Play::new(capability.as_str().to_owned(), arguments, &mut self.dice.agents);
@@ -547,6 +588,7 @@ impl World {
         execution: ExecutionId,
         answer: Option<Result<weft_protocol::value::Value, weft_protocol::host_call::HostError>>,
     ) {
+        self.look_at_the_watched(at, execution);
         let boot = self.hosts[at].boots;
         let Some(play) = self.hosts[at].plays.get_mut(&execution) else { return };
         if play.hangs {

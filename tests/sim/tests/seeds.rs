@@ -93,3 +93,39 @@ fn a_ticket_that_brings_in_two_devices_is_found() {
     let (_, checkers) = found(Bug::TicketTwice, 40).expect("the checkers find it");
     assert!(checkers.contains(&"pairing"), "{checkers:?}");
 }
+
+#[test]
+fn a_word_that_grows_younger_by_being_passed_on_is_found() {
+    let (_, checkers) = found(Bug::YoungWords, 17).expect("the checkers find it");
+    assert_eq!(checkers, ["presence"]);
+}
+
+#[test]
+fn a_device_that_says_what_was_so_once_is_found() {
+    let (_, checkers) = found(Bug::OldWords, 3).expect("the checkers find it");
+    assert!(checkers.contains(&"presence"), "{checkers:?}");
+}
+
+#[test]
+fn a_node_that_takes_one_that_is_gone_for_here_is_found() {
+    let (_, checkers) = found(Bug::UntoldLoss, 3).expect("the checkers find it");
+    assert!(checkers.contains(&"presence"), "{checkers:?}");
+}
+
+#[test]
+fn presence_that_is_written_down_is_found() {
+    let (_, checkers) = found(Bug::KeptWords, 1).expect("the checkers find it");
+    assert_eq!(checkers, ["presence"]);
+}
+
+#[test]
+fn a_dial_that_is_told_of_another_device_is_found() {
+    let (_, checkers) = found(Bug::MixedUp, 3).expect("the checkers find it");
+    assert_eq!(checkers, ["presence"]);
+}
+
+#[test]
+fn a_step_that_nobody_watches_is_found() {
+    let (_, checkers) = found(Bug::Unwatched, 3).expect("the checkers find it");
+    assert_eq!(checkers, ["watch"]);
+}

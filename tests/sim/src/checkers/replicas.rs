@@ -17,7 +17,7 @@ fn kinds() -> Vec<DocumentKind> {
 }
 
 /// All documents by value.
-fn content(host: &Host, node: &Node) -> Vec<Document> {
+pub(crate) fn content(host: &Host, node: &Node) -> Vec<Document> {
     let rows = host.disk.visible();
     let mut all = Vec::new();
     for kind in kinds() {

@@ -60,7 +60,7 @@ impl Timers {
                     continue;
                 };
                 let late = now - timer.due.unix_millis();
-                let is_due = late >= SHOWN_WITHIN_MS && late + host.ahead < STALE_MS;
+                let is_due = late >= SHOWN_WITHIN_MS && late + host.clock.ahead < STALE_MS;
                 if is_due && !is_recorded(host, id, timer.due) {
                     let label = timer.label;
                     let what =
