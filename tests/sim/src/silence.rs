@@ -44,6 +44,12 @@ impl World {
             }
             self.look_around();
         }
+        // One that is out dials without end: there are no pauses here as a real network makes them.
+        for at in 0..self.hosts.len() {
+            if !self.hosts[at].belongs() {
+                self.crash(at);
+            }
+        }
         // What came up last is told, and steps that were taken up again have ended.
         let calm = self.time + 20 * SECOND;
         self.go_until(|world| world.time >= calm);

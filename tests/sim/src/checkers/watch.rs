@@ -74,7 +74,9 @@ impl World {
         let Some(owner) = owner.filter(|_| runs) else { return };
         let device = &self.hosts[owner.host];
         let mut watched = self.checks.watch.watched.get(&at).into_iter().flatten();
-        if !watched.any(|id| device.had(id)) && !device.put_out {
+        // A machine with the same key is no other device.
+        let is_other = !host.set_back && !device.put_out;
+        if is_other && !watched.any(|id| device.had(id)) {
             let (name, owner, time) = (host.name, device.name, self.time);
             let what = format!("{name} works for {owner} at {time} µs without watching it");
             self.failures.add("watch", what);
