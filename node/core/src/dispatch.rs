@@ -557,14 +557,31 @@ impl Dispatch {
             | RunMessage::Open(_) => return,
         };
         let key = TaskKey::of(&attempt);
-        let Some(it) = self.tasks.get_mut(&key) else {
-            // The outcome is known here already; its executor may forget it.
-            if matches!(message, RunMessage::Done { .. }) {
-                self.outputs.push(DispatchOutput::Tell(from, RunMessage::DoneAck(attempt)));
-            }
+        let current = |it: &&mut Dispatched| it.executor == from && it.offer.attempt == attempt;
+        let is_known = self.tasks.contains_key(&key);
+        let Some(it) = self.tasks.get_mut(&key).filter(current) else {
+            let answer = match message {
+                // The outcome is known here already; its executor may forget it.
+                RunMessage::Done { .. } if !is_known => Some(RunMessage::DoneAck(attempt)),
+                // Given up while nobody could tell its device so, and nobody waits for it.
+                RunMessage::Accept(_) | RunMessage::Progress { .. } => {
+                    Some(RunMessage::Cancel(attempt))
+                }
+                RunMessage::Done { .. }
+                | RunMessage::Refuse { .. }
+                | RunMessage::Intent(_)
+                | RunMessage::NotBegun(_)
+                | RunMessage::Offer(_)
+                | RunMessage::IntentAck(_)
+                | RunMessage::DoneAck(_)
+                | RunMessage::Cancel(_)
+                | RunMessage::Inquire(_)
+                | RunMessage::Open(_) => None,
+            };
+            self.outputs.extend(answer.map(|answer| DispatchOutput::Tell(from, answer)));
             return;
         };
-        if it.executor != from || it.offer.attempt != attempt || !it.phase.is_under_way() {
+        if !it.phase.is_under_way() {
             return;
         }
         it.heard = env.now.mono;

@@ -59,6 +59,10 @@ impl Dispatch {
         let keys: Vec<_> = self.tasks.keys().cloned().collect();
         for key in keys {
             let Some(it) = self.tasks.get_mut(&key) else { continue };
+            // A machine that slept has heard nothing of itself either.
+            if it.executor == env.me {
+                it.heard = it.heard.max(now);
+            }
             match it.phase {
                 Phase::Offered | Phase::Running | Phase::Acknowledging | Phase::Acknowledged
                     if it.heard + it.lease() <= now || it.task.ends + BEYOND <= now =>
@@ -69,6 +73,8 @@ impl Dispatch {
                     self.lost(&key, "it fell silent", env);
                 }
                 Phase::Waiting { until, .. } if until <= now && it.may_go_elsewhere() => {
+                    let cancel = RunMessage::Cancel(it.offer.attempt.clone());
+                    self.outputs.push(DispatchOutput::Tell(it.executor, cancel));
                     self.elsewhere(&key, "it went away", env);
                 }
                 Phase::Waiting { until, .. } if until <= now => {
@@ -283,10 +289,11 @@ impl Dispatch {
     /// A device can be asked again. What it never answered is offered again, under the same epoch; for
     /// the rest it says how that stands.
     pub fn connected(&mut self, device: DeviceId, env: &mut Env<'_>) {
-        let (mut inquiries, mut waited) = (Vec::new(), Vec::new());
+        let (mut offers, mut inquiries, mut waited) = (Vec::new(), Vec::new(), Vec::new());
         for (key, it) in self.tasks.iter_mut().filter(|(_, it)| it.executor == device) {
             let Phase::Waiting { until, unanswered, told } = &mut it.phase else { continue };
-            *until = (*until).max(env.now.mono + WAIT_FOR_ANSWER);
+            let soon = (env.now.mono + WAIT_FOR_ANSWER).min(it.task.ends + BEYOND);
+            *until = (*until).max(soon);
             if *told {
                 waited.push(key.clone());
             }
@@ -296,9 +303,13 @@ impl Dispatch {
                 it.heard = env.now.mono;
                 let offer = RunMessage::Offer(Box::new(it.offer.clone()));
                 self.outputs.push(DispatchOutput::Tell(device, offer));
+                offers.push(key.clone());
             } else {
                 inquiries.push(key.clone());
             }
+        }
+        for key in offers {
+            self.carries(&key, &device);
         }
         for key in inquiries {
             self.ask(&key, env);

@@ -1,4 +1,4 @@
-//! What an input gave to persist, handed to the disk as one, and what follows when it is written.
+//! What an input gave to persist, handed to the disk as one.
 //!
 //! The batches leave in the order of their audit records, so that the disk holds the chain without a gap at
 //! any moment, and without the records of what no disk takes.

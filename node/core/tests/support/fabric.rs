@@ -75,6 +75,8 @@ pub(crate) struct Fabric {
     pub(crate) sent: Vec<Sent>,
     /// Frames that get lost.
     pub(crate) lose: Option<fn(&Sent) -> bool>,
+    /// Offers are handed over in the name of a device that knows nothing of them: its stops get lost.
+    pub(crate) forges: bool,
 }
 
 impl Fabric {
@@ -112,6 +114,7 @@ impl Fabric {
             wires: VecDeque::new(),
             sent: Vec::new(),
             lose: None,
+            forges: false,
         };
         for (n, rules) in (1..).zip(rules) {
             fabric.push(secret(n), statements, *rules);
@@ -253,7 +256,8 @@ impl Fabric {
             }
             while let Some(sent) = self.wires.pop_front() {
                 idle = false;
-                if self.lose.is_some_and(|lose| lose(&sent)) {
+                let is_stop = || matches!(sent.run(), Some(RunMessage::Cancel(_)));
+                if self.lose.is_some_and(|lose| lose(&sent)) || self.forges && is_stop() {
                     continue;
                 }
                 self.deliver(&sent);

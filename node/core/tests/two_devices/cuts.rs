@@ -263,3 +263,40 @@ fn whose_answer_is_on_its_way_is_not_silent() {
     fabric.finish(1, Ok("hello".into()));
     assert_eq!(fabric.ended(0), Some((RunState::Done, None)));
 }
+
+#[test]
+fn a_machine_that_slept_does_not_take_itself_for_silent() {
+    let mut fabric = connected(ALLOW, ALLOW);
+    let here = step(1, "echo.say", EffectClass::ReadOnly, Some("laptop"));
+    fabric.carry_out_steps(0, vec![here], false);
+    fabric.wait(Duration::from_secs(200));
+    assert_eq!((fabric.begun(), fabric.ended(0)), ([1, 0], None));
+    assert!(fabric.devices[0].stopped.is_empty());
+    fabric.finish(0, Ok("hello".into()));
+    assert_eq!(fabric.ended(0), Some((RunState::Done, None)));
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_stopped_when_its_device_is_back() {
+    let mut fabric = saying();
+    fabric.part(0, 1);
+    fabric.cancel();
+    assert_eq!(fabric.ended(0).map(|(state, _)| state), Some(RunState::Cancelled));
+    assert!(fabric.devices[1].stopped.is_empty(), "nobody could tell it");
+    fabric.meet(0, 1);
+    fabric.pass(2);
+    assert_eq!(fabric.devices[1].stopped.len(), 1);
+}
+
+#[test]
+fn what_was_given_up_for_another_device_is_stopped_where_it_was() {
+    let mut fabric = saying_anywhere();
+    fabric.part(0, 1);
+    fabric.pass(5);
+    assert_eq!(fabric.begun(), [2, 1]);
+    fabric.meet(0, 1);
+    fabric.pass(2);
+    assert_eq!(fabric.devices[1].stopped.len(), 1);
+    fabric.finish(0, Ok("hello".into()));
+    assert_eq!(fabric.ended(0), Some((RunState::Done, None)));
+}

@@ -93,6 +93,7 @@ impl Fabric {
     /// Hands the server a message on a stream, and gives what it says on that stream.
     pub(super) fn hand(&mut self, stream: StreamId, message: &RunMessage) -> Vec<RunMessage> {
         self.devices[1].said.clear();
+        self.forges = true;
         self.feed(1, Input::Frame { stream, bytes: codec::encode(message) });
         self.settle();
         let heard = self.devices[1].said.iter().filter(|(to, ..)| *to == stream);

@@ -1,4 +1,4 @@
-//! What members have this node dial for them, and what becomes of it when they are members no longer.
+//! What members have this node dial for them.
 
 use std::{collections::HashSet, net::TcpListener, time::Instant};
 
