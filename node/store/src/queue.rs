@@ -21,6 +21,8 @@ use crate::{
 
 /// Age of the open group at which its commit begins; 10 ms of the 50 ms are left for it.
 const GROUP_WINDOW: Duration = Duration::from_millis(40);
+/// Age of the open group from which on nothing joins it: the commit before it is a slow one.
+const OPEN_MAX: Duration = Duration::from_millis(50);
 /// Batches that may wait. The writer takes all of them at once, so a submitter that finds no room
 /// waits for at most one group.
 const QUEUE_LEN: usize = 1024;
@@ -106,8 +108,11 @@ impl State {
         }
     }
 
+    /// Whether the open group is to be committed before anything more is acknowledged: a power cut takes no
+    /// more than that, and what one commit before it holds.
     fn is_full(&self) -> bool {
-        self.open.bytes() >= GROUP_BYTES_MAX
+        let is_old = self.open_since.is_some_and(|since| since.elapsed() >= OPEN_MAX);
+        is_old || self.open.bytes() >= GROUP_BYTES_MAX
     }
 }
 

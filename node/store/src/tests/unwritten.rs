@@ -177,3 +177,37 @@ fn what_was_acknowledged_is_read_after_its_commit_failed() {
         assert_eq!(store.close(), Err(WriteError::DiskFull));
     }
 }
+
+#[test]
+fn while_the_disk_stalls_no_more_is_acknowledged_than_it_may_lose() {
+    let disk = FaultBackend::default();
+    let store = open_on(&disk, Mode::Verified).unwrap();
+    let (done, outcome) = mpsc::channel();
+    let submit = |number| {
+        let writes = vec![Write::Put(Row::numbered(Table::Audit, b"", number), vec![1])];
+        let done = done.clone();
+        let batch = Batch { writes, durability: Durability::Ordered };
+        store.writer().submit(batch, move |result| {
+            result.unwrap();
+            done.send(number).unwrap();
+        });
+    };
+    let (entered, leave) = (Arc::new(std::sync::Barrier::new(2)), Arc::new(Mutex::new(())));
+    let held = leave.lock().unwrap();
+    let (at, until) = (Arc::clone(&entered), Arc::clone(&leave));
+    let mut is_first = true;
+    disk.on_sync(move |_, _| {
+        if std::mem::take(&mut is_first) {
+            at.wait();
+            drop(until.lock().unwrap());
+        }
+    });
+    submit(1);
+    entered.wait();
+    submit(2);
+    std::thread::sleep(Duration::from_millis(60));
+    submit(3);
+    assert_eq!(outcome.try_iter().collect::<Vec<_>>(), [1, 2], "the third waits for the disk");
+    drop(held);
+    assert_eq!(outcome.recv(), Ok(3));
+}
