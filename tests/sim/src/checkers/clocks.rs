@@ -1,4 +1,4 @@
-//! How far each device's clock is off is told of that device, and that a clock was set by the one whose it is.
+//! How far each device's clock is off is told of the device whose it is.
 
 use weft_core::door::DeviceView;
 

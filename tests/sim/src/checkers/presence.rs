@@ -1,5 +1,7 @@
-//! Who is here: what each device says of itself is so, what others pass on of it is its newest word and no
-//! younger than it is, and what a node shows is what is so. Nothing of it is on a disk but addresses.
+//! Who is here, as it is said, passed on, shown.
+//!
+//! What each device says of itself is so, what others pass on of it is its newest word and no younger than it is,
+//! and what a node shows is what is so. Nothing of it is on a disk but addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
