@@ -329,7 +329,7 @@ async fn answer(
         send(&lines, id, field, value).await;
     }
     if !is_answered {
-        let problem = Problem::new(ErrorKind::Other, "the node gave no answer");
+        let problem = Problem::new(ErrorKind::NotRunning, "the node gave no answer");
         send(&lines, id, "error", json::problem_fields(&problem)).await;
     }
     send(&lines, id, "end", true.into()).await;

@@ -106,6 +106,8 @@ Exit codes:
 Environment:
   WEFT_HOME     the node's folder, as --home
   WEFT_LISTEN   loopback: the node is reached from this machine only
+  WEFT_UPNP     off: no router is asked to let your devices in
+  WEFT_METERED  yes, no or auto, as --metered of weft up
   WEFT_LOG      what is logged, such as info or weft=debug
   NO_COLOR      no colours";
 
@@ -126,6 +128,11 @@ Examples:
 
     /// Runs this device's node, until it is stopped
     #[command(after_help = "\
+Environment:
+  WEFT_LISTEN   loopback: the node is reached from this machine only
+  WEFT_UPNP     off: no router is asked to let your devices in
+  WEFT_METERED  yes, no or auto, as --metered
+
 Examples:
   weft up
   weft --home /tmp/second up")]

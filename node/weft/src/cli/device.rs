@@ -94,6 +94,7 @@ pub(super) async fn run(session: &Session, action: Option<DeviceAction>) -> Done
             (json!({"ask": "revoke", "device": device["id"]}), said)
         }
     };
+    node.acts("weft trust log");
     let done = node.get(request).await?;
     if terminal.is_json() {
         terminal.json(&done)?;

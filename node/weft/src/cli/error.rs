@@ -3,7 +3,10 @@
 use weft_api::{ClientError, ErrorKind, Problem};
 
 use super::terminal::Terminal;
-use crate::daemon::home::{NotInitialised, Taken};
+use crate::daemon::{
+    home::{NotInitialised, Taken},
+    up::UnknownWord,
+};
 
 /// How a command ended. `Some`: not well, and the person was told how.
 pub(crate) type Done = Result<Option<ErrorKind>, CommandError>;
@@ -146,6 +149,12 @@ impl From<anyhow::Error> for CommandError {
         } else {
             error
         }
+    }
+}
+
+impl From<UnknownWord> for CommandError {
+    fn from(error: UnknownWord) -> Self {
+        Self::new(ErrorKind::Usage, error.to_string()).hint(error.remedy())
     }
 }
 

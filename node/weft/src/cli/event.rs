@@ -2,11 +2,12 @@
 
 use jiff::Zoned;
 use serde_json::{Value, json};
+use weft_api::ErrorKind;
 
 use super::{
     Session,
-    error::Done,
-    node::{Node, Said},
+    error::{CommandError, Done},
+    node::{self, Node, Said},
     terminal::{Style, local_time, short, text},
 };
 
@@ -15,10 +16,11 @@ pub(super) async fn run(session: &Session) -> Done {
     let mut node = Node::reach(session).await?;
     let mut conversation = node.ask(json!({"ask": "watch"})).await?;
     loop {
-        match node.next(&mut conversation).await? {
-            Said::Reply(_) => terminal.note("listening; Ctrl-C ends it"),
-            Said::Event(event) if terminal.is_json() => terminal.json(&event)?,
-            Said::Event(event) => {
+        match node.hear(&mut conversation).await? {
+            None => return ended(session).await,
+            Some(Said::Reply(_)) => terminal.note("listening; Ctrl-C ends it"),
+            Some(Said::Event(event)) if terminal.is_json() => terminal.json(&event)?,
+            Some(Said::Event(event)) => {
                 if let Some(line) = line(&event) {
                     let now = Zoned::now().strftime("%H:%M:%S").to_string();
                     terminal.data(&format!("{}  {line}", terminal.styled(Style::Dim, &now)))?;
@@ -26,6 +28,16 @@ pub(super) async fn run(session: &Session) -> Done {
             }
         }
     }
+}
+
+/// Says why no more is told: the node stopped, or let go of a listener that was too far behind.
+async fn ended(session: &Session) -> Done {
+    if node::state(session).await.is_ok() {
+        let message = "the node no longer tells this command what happens";
+        return Err(CommandError::new(ErrorKind::Other, message).hint("weft events begins again"));
+    }
+    session.terminal.say("the node has stopped");
+    Ok(Some(ErrorKind::NotRunning))
 }
 
 /// An event in words; `None` for one that says nothing to a person.
@@ -70,7 +82,9 @@ fn line(event: &Value) -> Option<String> {
         "timer-due" => {
             let late = event["late_ms"].as_u64().filter(|late| *late >= 1_000);
             let late = late.map(|late| format!(", {} s late", late / 1_000)).unwrap_or_default();
-            format!("timer: {}, due {}{late}", field("label"), local_time(event, "due"))
+            let label = field("label");
+            let what = if label.is_empty() { String::new() } else { format!(": {label},") };
+            format!("timer{what} due {}{late}", local_time(event, "due"))
         }
         // What happens in runs is told by events of their own.
         "document-changed" if event["kind"] == "run" => return None,
@@ -85,7 +99,40 @@ fn line(event: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+    use weft_api::{Door, DoorInput, DoorMessage};
+    use weft_core::door::Reply;
+
     use super::*;
+    use crate::cli::terminal::Terminal;
+
+    /// Watches a node that lets go of the watcher, and stops or goes on.
+    async fn watched(stops: bool) -> Done {
+        let home = tempfile::tempdir().unwrap();
+        let (inputs, mut doors) = mpsc::channel(8);
+        let serving = tokio::spawn(weft_api::serve(Door::open(home.path()).unwrap(), inputs));
+        let node = tokio::spawn(async move {
+            let Some(DoorInput::Asked { answers, .. }) = doors.recv().await else { return };
+            answers.send(DoorMessage::Reply(Reply::Done)).await.unwrap();
+            drop(answers);
+            while !stops && let Some(input) = doors.recv().await {
+                if let DoorInput::Asked { answers, .. } = input {
+                    answers.send(DoorMessage::Reply(Reply::Done)).await.unwrap();
+                }
+            }
+        });
+        let session = Session { home: home.path().into(), terminal: Terminal::new(false, 0) };
+        let done = run(&session).await;
+        serving.abort();
+        node.await.unwrap();
+        done
+    }
+
+    #[tokio::test]
+    async fn a_node_that_stops_is_no_error_and_one_that_lets_go_is() {
+        assert_eq!(watched(true).await.unwrap(), Some(ErrorKind::NotRunning));
+        assert_eq!(watched(false).await.unwrap_err().kind(), ErrorKind::Other);
+    }
 
     #[test]
     fn events_are_told_in_words() {
@@ -101,6 +148,9 @@ mod tests {
                 Some("a note changed elsewhere"),
             ),
             (json!({"event": "document-changed", "kind": "run", "remote": true}), None),
+            (json!({"event": "timer-due", "label": "tea", "due": null}), Some("timer: tea, due ")),
+            (json!({"event": "timer-due", "label": null, "due": null}), Some("timer due ")),
+            (json!({"event": "timer-due", "label": "", "due": null}), Some("timer due ")),
         ] {
             assert_eq!(line(&event).as_deref(), expected, "{event}");
         }

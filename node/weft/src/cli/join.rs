@@ -16,9 +16,11 @@ use super::{
 use crate::daemon::{
     home::{Home, keys as keys_of},
     join::{self, JoinOutcome, JoinRequest, Met},
+    up,
 };
 
 pub(super) fn run(session: &Session, arguments: JoinArguments) -> Done {
+    up::check_environment()?;
     let terminal = session.terminal;
     if !arguments.yes && !terminal::can_ask() {
         let message = "joining asks a person, and there is no terminal to ask at";

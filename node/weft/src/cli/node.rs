@@ -1,27 +1,38 @@
 //! The running node, as commands reach it.
 
 use serde_json::{Value, json};
-use weft_api::{Client, ClientError, Conversation, ErrorKind, Message};
+use weft_api::{Client, ClientError, Conversation, ErrorKind, Message, Problem};
 
 use super::{Session, error::CommandError};
 
 /// A connection to the node that runs in the session's home.
 #[derive(Debug)]
-pub(super) struct Node(Client);
+pub(super) struct Node {
+    client: Client,
+    /// The command that tells what became of what was asked, where that acts.
+    told_by: Option<&'static str>,
+}
 
 impl Node {
     pub(super) async fn reach(session: &Session) -> Result<Self, CommandError> {
-        Ok(Self(Client::connect(&session.home).await?))
+        Ok(Self { client: Client::connect(&session.home).await?, told_by: None })
+    }
+
+    /// What is asked acts: if the node goes before it says how that ended, nobody here knows whether it was
+    /// done. The command `told_by` says it later.
+    pub(super) const fn acts(&mut self, told_by: &'static str) {
+        self.told_by = Some(told_by);
     }
 
     /// Asks what is answered by one reply.
     pub(super) async fn get(&mut self, request: Value) -> Result<Value, CommandError> {
-        Ok(self.0.get(request).await??)
+        let answer = self.client.get(request).await.map_err(|error| self.lost(error))?;
+        answer.map_err(|problem| self.refused(problem))
     }
 
     /// Asks what goes on after the reply.
     pub(super) async fn ask(&mut self, request: Value) -> Result<Conversation, CommandError> {
-        Ok(self.0.ask(request).await?)
+        self.client.ask(request).await.map_err(|error| self.lost(error))
     }
 
     /// What the node says next: a reply or an event. Safe to drop.
@@ -29,15 +40,44 @@ impl Node {
         &mut self,
         conversation: &mut Conversation,
     ) -> Result<Said, CommandError> {
-        match self.0.next(conversation).await? {
-            Message::Reply(value) => Ok(Said::Reply(value)),
-            Message::Event(value) => Ok(Said::Event(value)),
-            Message::Error(problem) => Err(problem.into()),
-            Message::End => {
-                let message = "the node ended the conversation before its outcome";
-                Err(CommandError::new(ErrorKind::Other, message).hint("see weft run list"))
-            }
+        let said = self.hear(conversation).await?;
+        said.ok_or_else(|| self.lost(ClientError::HungUp))
+    }
+
+    /// The same; `None`: the node says nothing more, since it stopped or let go of this end. Safe to drop.
+    pub(super) async fn hear(
+        &mut self,
+        conversation: &mut Conversation,
+    ) -> Result<Option<Said>, CommandError> {
+        match self.client.next(conversation).await {
+            Ok(Message::Reply(value)) => Ok(Some(Said::Reply(value))),
+            Ok(Message::Event(value)) => Ok(Some(Said::Event(value))),
+            Ok(Message::Error(problem)) => Err(self.refused(problem)),
+            Ok(Message::End) | Err(ClientError::HungUp) => Ok(None),
+            Err(error) => Err(self.lost(error)),
         }
+    }
+
+    /// The node did not say how it ended.
+    fn lost(&self, error: ClientError) -> CommandError {
+        let is_gone = match &error {
+            ClientError::HungUp | ClientError::Garbled(_) | ClientError::Io(_) => true,
+            ClientError::NotRunning { .. } | ClientError::TooLong { .. } => false,
+        };
+        let Some(told_by) = self.told_by.filter(|_| is_gone) else { return error.into() };
+        tracing::debug!(%error, "the node is lost");
+        let message =
+            "the node went before it said how this ended: it may have been done, and may not";
+        CommandError::new(ErrorKind::Uncertain, message)
+            .hint(format!("{told_by} says what became of it, when the node runs again"))
+    }
+
+    /// The node said no; or, where it stopped without an answer, its socket said so.
+    fn refused(&self, problem: Problem) -> CommandError {
+        if problem.kind == ErrorKind::NotRunning && self.told_by.is_some() {
+            return self.lost(ClientError::HungUp);
+        }
+        problem.into()
     }
 }
 
@@ -54,4 +94,65 @@ pub(super) enum Said {
     Reply(Value),
     /// Something happened.
     Event(Value),
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use weft_api::{Door, DoorInput, DoorMessage};
+    use weft_core::door::Reply;
+    use weft_protocol::id::RunId;
+
+    use super::*;
+    use crate::cli::terminal::Terminal;
+
+    /// How a node goes that was asked something.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Going {
+        /// It is killed after it has begun to answer.
+        Killed,
+        /// It stops after it has begun to answer.
+        Stopped,
+        /// It stops before it has answered.
+        Unanswered,
+    }
+
+    /// What is heard of a node that goes.
+    async fn heard(going: Going, acts: bool) -> CommandError {
+        let home = tempfile::tempdir().unwrap();
+        let (inputs, mut doors) = mpsc::channel(8);
+        let serving = tokio::spawn(weft_api::serve(Door::open(home.path()).unwrap(), inputs));
+        let session = Session { home: home.path().into(), terminal: Terminal::new(false, 0) };
+        let mut node = Node::reach(&session).await.unwrap();
+        let mut conversation = node.ask(json!({"ask": "watch"})).await.unwrap();
+        if acts {
+            node.acts("weft run list");
+        }
+        let Some(DoorInput::Asked { answers, .. }) = doors.recv().await else {
+            panic!("no request")
+        };
+        if going != Going::Unanswered {
+            let started = DoorMessage::Reply(Reply::RunStarted { run: RunId::from_bytes([1; 16]) });
+            answers.send(started).await.unwrap();
+            assert!(matches!(node.next(&mut conversation).await, Ok(Said::Reply(_))));
+        }
+        if going == Going::Killed {
+            serving.abort();
+            assert!(serving.await.unwrap_err().is_cancelled());
+        }
+        drop(answers);
+        node.next(&mut conversation).await.expect_err("the node is gone")
+    }
+
+    #[tokio::test]
+    async fn what_acts_is_uncertain_when_the_node_goes_however_it_went() {
+        for going in [Going::Killed, Going::Stopped, Going::Unanswered] {
+            let error = heard(going, true).await;
+            assert_eq!(error.kind(), ErrorKind::Uncertain, "{going:?}");
+            assert!(format!("{error:?}").contains("weft run list"), "{going:?}: {error:?}");
+            let is_said = going == Going::Unanswered;
+            let plain = if is_said { ErrorKind::NotRunning } else { ErrorKind::Other };
+            assert_eq!(heard(going, false).await.kind(), plain, "{going:?}");
+        }
+    }
 }

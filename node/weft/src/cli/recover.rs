@@ -38,6 +38,7 @@ use crate::daemon::{
     memory,
     newcomer::Newcomer,
     recover::{self, FindError, Recovered},
+    up,
 };
 
 /// So many characters of an id are enough, where no other begins with them.
@@ -67,6 +68,7 @@ pub(super) fn run(session: &Session, arguments: &RecoverArguments) -> Done {
 
 /// Makes this machine a device.
 fn begin(session: &Session, home: &Home, arguments: &RecoverArguments) -> Done {
+    up::check_environment()?;
     let terminal = &session.terminal;
     memory::protect()?;
     arguments.at.iter().try_for_each(|at| check_address(at))?;
@@ -178,6 +180,7 @@ async fn speak(session: &Session, arguments: &RecoverArguments) -> Done {
     show_new_words(arguments, sink, &mut wish)?;
     let (said, after) = recover::say(&root, graph, &wish).map_err(refused)?;
     let said: Vec<_> = said.iter().map(weft_api::json::signed).collect();
+    node.acts("weft trust log");
     node.get(json!({"ask": "take-statements", "statements": said})).await?;
     let suspended: Vec<String> =
         recover::suspended(&after).into_iter().map(|(_, name)| name.to_string()).collect();

@@ -29,6 +29,7 @@ pub(super) async fn run(session: &Session, arguments: &RotateArguments) -> Done 
             confirm(&text(&status, "name"))?;
         }
     }
+    node.acts("weft status");
     let rotated = node.get(json!({"ask": "rotate"})).await?;
     drop(node);
     back(session, &rotated["device"]).await?;

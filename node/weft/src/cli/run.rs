@@ -38,6 +38,7 @@ pub(super) async fn run(session: &Session, action: RunAction) -> Done {
         }
         RunAction::Cancel { id } => {
             let run = node.get(json!({"ask": "run", "prefix": id})).await?;
+            node.acts("weft run list");
             let done = node.get(json!({"ask": "cancel", "run": run["id"]})).await?;
             if terminal.is_json() {
                 terminal.json(&done)?;

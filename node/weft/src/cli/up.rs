@@ -4,6 +4,7 @@
 use std::{io::Read as _, os::unix::fs::FileTypeExt as _};
 
 use weft_api::{ErrorKind, HomeLock, OpenError};
+use weft_net::Reach;
 use weft_store::key::{Keeping, KeyError, KeyFile, LockedFile, WrappingKey};
 use zeroize::Zeroizing;
 
@@ -16,15 +17,19 @@ use super::{
 };
 use crate::daemon::{anew::Told, home::Home, lock, memory, up};
 
+/// The word for no address at all.
+const NO_ADDRESS: &str = "none";
+
 /// How often a passphrase is asked for at a terminal.
 const TRIES: usize = 3;
 
 pub(super) fn run(session: &Session, arguments: &UpArguments, verbose: u8) -> Done {
+    up::check_environment()?;
     let home = Home::new(&session.home);
     memory::protect()?;
     name_process();
     let file = home.read_key()?;
-    keep_announced(&home, &arguments.announce)?;
+    keep_announced(&home, &arguments.announce, up::reach())?;
     // Told before anything is asked. Whoever holds the home may also clear what a crash left.
     let held = HomeLock::take(home.path()).map_err(|error| not_had(&home, error.into()))?;
     KeyFile::forget_unfinished(&home.key()).map_err(|error| CommandError::failed(&error))?;
@@ -38,21 +43,37 @@ pub(super) fn run(session: &Session, arguments: &UpArguments, verbose: u8) -> Do
 }
 
 /// Keeps the addresses that the person named, for this start and later ones.
-fn keep_announced(home: &Home, announced: &[String]) -> Result<(), CommandError> {
+fn keep_announced(home: &Home, announced: &[String], reach: Reach) -> Result<(), CommandError> {
     let announced = match announced {
         [] => return Ok(()),
-        [word] if word == "none" => &[],
+        [word] if word == NO_ADDRESS => &[],
         addresses => addresses,
     };
-    if let Some(odd) = announced.iter().find(|it| !weft_net::may_be_announced(it, up::reach())) {
-        let message = format!("{odd} is no address that others could dial");
-        let hint = "as /dns4/vps.example.org/udp/4001/quic-v1 or /ip4/203.0.113.1/tcp/4001";
-        return Err(CommandError::new(ErrorKind::Usage, message).hint(hint));
+    if let Some(odd) = announced.iter().find(|it| !weft_net::may_be_announced(it, reach)) {
+        return Err(not_announced(odd));
     }
     let mut settings = home.read_settings()?;
     settings.announce = announced.to_vec();
     home.write_settings(&settings)?;
     Ok(())
+}
+
+/// Why that can't be announced.
+fn not_announced(odd: &str) -> CommandError {
+    let usage = |message: String| CommandError::new(ErrorKind::Usage, message);
+    if odd == NO_ADDRESS {
+        return usage(format!("--announce {NO_ADDRESS} stands alone"))
+            .hint("it forgets the addresses that were announced; leave it out to announce others");
+    }
+    // What others could dial is kept back by the reach alone.
+    if weft_net::may_be_announced(odd, Reach::Lan) {
+        return usage(format!(
+            "{odd} can't be announced with WEFT_LISTEN=loopback: this machine alone reaches the node"
+        ))
+        .hint("start it without WEFT_LISTEN=loopback");
+    }
+    usage(format!("{odd} is no address that others could dial"))
+        .hint("as /dns4/vps.example.org/udp/4001/quic-v1 or /ip4/203.0.113.1/tcp/4001")
 }
 
 /// A process that began anew is called after the link that it was executed by.
@@ -132,7 +153,8 @@ mod tests {
         let home = Home::new(folder.path());
         let kept = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(|it| (*it).to_owned()).collect();
-            keep_announced(&home, &words).map(|()| home.read_settings().unwrap().announce)
+            keep_announced(&home, &words, Reach::Lan)
+                .map(|()| home.read_settings().unwrap().announce)
         };
         let (one, two) = ("/ip4/203.0.113.1/tcp/4001", "/dns4/vps.example/udp/4001/quic-v1");
         assert_eq!(kept(&[one, two]).unwrap(), [one, two]);
@@ -141,6 +163,23 @@ mod tests {
             assert_eq!(kept(&[one, odd]).unwrap_err().kind(), ErrorKind::Usage, "{odd}");
         }
         assert_eq!(kept(&[two]).unwrap(), [two]);
+        let error = kept(&[one, "none"]).unwrap_err();
+        assert_eq!(error.message(), "--announce none stands alone");
+        assert_eq!(kept(&[]).unwrap(), [two], "and nothing was forgotten");
         assert_eq!(kept(&["none"]).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn on_this_machine_only_the_reach_is_named_and_not_the_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |word: &str| {
+            let home = Home::new(folder.path());
+            keep_announced(&home, &[word.to_owned()], Reach::Loopback).unwrap_err().message()
+        };
+        for address in ["/dns4/home.example/udp/4001/quic-v1", "/ip4/203.0.113.1/tcp/4001"] {
+            let said = refused(address);
+            assert!(said.contains("WEFT_LISTEN=loopback"), "{said}");
+        }
+        assert_eq!(refused("vps.example"), "vps.example is no address that others could dial");
     }
 }

@@ -1,6 +1,6 @@
 //! `weft up`: the node runs until it is told to stop, or to lock itself.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, ffi::OsString, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -126,7 +126,7 @@ async fn serve(home: &Home, settings: &Settings, key: &Key, told: Told) -> Resul
         reach,
         mdns: reach == Reach::Lan,
         port: settings.port,
-        upnp: limits.upnp && !is_off("WEFT_UPNP"),
+        upnp: limits.upnp && asks_router(),
         relays: limits.relay,
         announce: settings.announce.clone(),
     })
@@ -234,17 +234,81 @@ fn next_boot(store: &Store) -> Result<BootId> {
     Ok(boot)
 }
 
-/// Whether a person switched a part off.
-fn is_off(variable: &str) -> bool {
-    std::env::var(variable).is_ok_and(|word| word == "off")
+/// A variable of the environment by which a person keeps the node to itself.
+struct Variable {
+    name: &'static str,
+    words: &'static [&'static str],
+    /// What holds without it.
+    unset: &'static str,
 }
 
-/// How far the node reaches: `WEFT_LISTEN=loopback` keeps it on this machine.
-pub(crate) fn reach() -> Reach {
-    match std::env::var("WEFT_LISTEN").as_deref() {
-        Ok("loopback") => Reach::Loopback,
-        Ok(_) | Err(_) => Reach::Lan,
+const LISTEN: Variable =
+    Variable { name: "WEFT_LISTEN", words: &["loopback"], unset: "other machines reach this node" };
+
+const UPNP: Variable = Variable {
+    name: "WEFT_UPNP",
+    words: &["on", "off"],
+    unset: "a router is asked where this kind of device does so",
+};
+
+/// A variable of the environment has a word that it does not take.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}={word:?} is not known")]
+pub(crate) struct UnknownWord {
+    name: &'static str,
+    word: String,
+    words: &'static [&'static str],
+    unset: &'static str,
+}
+
+impl UnknownWord {
+    /// The words that are known.
+    pub(crate) fn remedy(&self) -> String {
+        format!("{} is {}; without it {}", self.name, self.words.join(" or "), self.unset)
     }
+}
+
+impl Variable {
+    /// Its word in the environment; `None`: none, or an empty one.
+    fn word(&self) -> Result<Option<&'static str>, UnknownWord> {
+        self.read(std::env::var_os(self.name))
+    }
+
+    fn read(&self, set: Option<OsString>) -> Result<Option<&'static str>, UnknownWord> {
+        let Some(set) = set.filter(|set| !set.is_empty()) else { return Ok(None) };
+        let known = self.words.iter().find(|word| set == **word);
+        known.copied().map(Some).ok_or_else(|| UnknownWord {
+            name: self.name,
+            word: set.to_string_lossy().into_owned(),
+            words: self.words,
+            unset: self.unset,
+        })
+    }
+}
+
+/// Refuses words of the environment that mean nothing, before anything relies on them.
+///
+/// # Errors
+///
+/// The first such word.
+pub(crate) fn check_environment() -> Result<(), UnknownWord> {
+    LISTEN.word()?;
+    UPNP.word()?;
+    Ok(())
+}
+
+/// How far the node reaches: `WEFT_LISTEN=loopback` keeps it on this machine. So does a word that is not
+/// known, which [`check_environment`] refuses.
+pub(crate) fn reach() -> Reach {
+    match LISTEN.word() {
+        Ok(None) => Reach::Lan,
+        Ok(Some(_)) | Err(_) => Reach::Loopback,
+    }
+}
+
+/// Whether a router may be asked to pass a port on: not by `WEFT_UPNP=off`, or a word that is not known.
+fn asks_router() -> bool {
+    UPNP.word().is_ok_and(|word| word != Some("off"))
 }
 
 fn model_file(home: &Home) -> ModelFile {
@@ -257,6 +321,24 @@ fn model_file(home: &Home) -> ModelFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_that_is_not_known_is_refused_and_the_known_are_named() {
+        let read = |variable: &Variable, word: &str| variable.read(Some(word.into()));
+        for variable in [LISTEN, UPNP] {
+            assert_eq!(variable.read(None).unwrap(), None);
+            assert_eq!(read(&variable, "").unwrap(), None);
+            for word in variable.words {
+                assert_eq!(read(&variable, word).unwrap(), Some(*word));
+            }
+        }
+        let listen = read(&LISTEN, "looopback").unwrap_err();
+        assert_eq!(listen.to_string(), "WEFT_LISTEN=\"looopback\" is not known");
+        assert!(listen.remedy().starts_with("WEFT_LISTEN is loopback;"), "{}", listen.remedy());
+        let upnp = read(&UPNP, "maybe").unwrap_err().remedy();
+        assert!(upnp.starts_with("WEFT_UPNP is on or off;"), "{upnp}");
+        assert!(read(&UPNP, "OFF").is_err());
+    }
 
     #[test]
     fn a_node_is_laid_out_for_its_kind_before_its_store_is_open() {

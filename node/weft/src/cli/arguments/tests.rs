@@ -14,6 +14,16 @@ fn the_description_is_sound() {
 }
 
 #[test]
+fn help_lists_the_variables_that_change_what_a_node_does() {
+    let mut up = Arguments::command().find_subcommand("up").expect("it is a command").clone();
+    let up = up.render_long_help().to_string();
+    for variable in ["WEFT_LISTEN", "WEFT_UPNP", "WEFT_METERED"] {
+        assert!(LONG_HELP.contains(&format!("\n  {variable} ")), "{variable}");
+        assert!(up.contains(&format!("\n  {variable} ")), "{variable}: {up}");
+    }
+}
+
+#[test]
 fn the_forms_that_scripts_use_are_read() {
     for line in [
         "weft init --name laptop --kind laptop --key file",
