@@ -100,9 +100,10 @@ impl Dispatch {
         }
     }
 
-    /// Takes a task on that this node had offered before it was started anew. What only reads is tried
-    /// again; for the rest its executor says under the same epoch how it ended. What was stopped is tried
-    /// no more: its executor is told, and waited for where it may have acted.
+    /// Takes a task on that this node had offered before it was started anew. Its executor says under the
+    /// same epoch how it stands or ended. What only reads is tried again where it ran on this node itself, or
+    /// its executor is not back in time. What was stopped is tried no more: its executor is told, and waited
+    /// for where it may have acted.
     pub fn take_up(&mut self, task: Task, tried: Tried, env: &mut Env<'_>) {
         let may_have_acted = tried.may_have_acted();
         let known = env.registry.provider(&task.capability).is_some();
@@ -113,7 +114,8 @@ impl Dispatch {
         let Some(mut it) = self.first(task, tried.epoch, env) else { return };
         it.offer.effect = it.offer.effect.max(tried.effect);
         let only_reads = it.offer.effect <= EffectClass::ReadOnly && !tried.acknowledged;
-        if only_reads && !tried.stopped {
+        let is_gone = tried.executor == env.me || env.neighbour(&tried.executor).is_none();
+        if only_reads && !tried.stopped && is_gone {
             it.offer.attempt.epoch += 1;
             self.place(it, env);
             return;
@@ -124,7 +126,8 @@ impl Dispatch {
         it.tries = 1;
         it.stopped = tried.stopped;
         let waits = it.may_have_acted || !it.stopped;
-        let until = env.now.mono + WAIT_FOR_DEVICE;
+        let patience = if it.may_go_elsewhere() { WAIT_FOR_READER } else { WAIT_FOR_DEVICE };
+        let until = env.now.mono + patience;
         it.phase = Phase::Waiting { until, unanswered: false, told: true };
         let key = it.task.key();
         self.tasks.insert(key.clone(), it);

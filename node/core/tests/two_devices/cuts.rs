@@ -300,3 +300,33 @@ fn what_was_given_up_for_another_device_is_stopped_where_it_was() {
     fabric.finish(0, Ok("hello".into()));
     assert_eq!(fabric.ended(0), Some((RunState::Done, None)));
 }
+
+#[test]
+fn a_step_goes_on_while_its_owner_starts_anew() {
+    for early in [true, false] {
+        let mut fabric = saying();
+        fabric.restart(0);
+        assert_eq!(fabric.state(), None, "the server may be back at once");
+        if early {
+            fabric.end_unheard();
+        }
+        fabric.meet(0, 1);
+        if !early {
+            fabric.pass(3);
+            assert_eq!(fabric.state(), None);
+            fabric.finish(1, Ok("hello".into()));
+        }
+        assert_eq!(fabric.state(), Some(RunState::Done));
+        assert_eq!(fabric.begun(), [0, 1]);
+    }
+}
+
+#[test]
+fn an_owner_that_starts_anew_and_meets_nobody_ends_the_step_with_the_reason() {
+    let mut fabric = saying();
+    fabric.restart(0);
+    fabric.pass(9);
+    assert_eq!(fabric.state(), None);
+    fabric.pass(2);
+    assert_eq!(fabric.state(), Some(RunState::Failed));
+}
