@@ -108,9 +108,9 @@ impl State {
         }
     }
 
-    /// Whether the open group is to be committed before anything more is acknowledged: a power cut takes no
-    /// more than that, and what one commit before it holds.
-    fn is_full(&self) -> bool {
+    /// Whether nothing more joins the open group before it is committed: a power cut takes no more than it, and
+    /// what the commit before it holds.
+    fn is_closed(&self) -> bool {
         let is_old = self.open_since.is_some_and(|since| since.elapsed() >= OPEN_MAX);
         is_old || self.open.bytes() >= GROUP_BYTES_MAX
     }
@@ -138,10 +138,10 @@ impl Queue {
                 if let Err(error) = self.health.check() {
                     break Err(error);
                 }
-                if batch.durability == Durability::Ordered && !state.is_full() {
+                if batch.durability == Durability::Ordered && !state.is_closed() {
                     let was_empty = state.open_since.is_none();
                     state.join(batch.writes);
-                    if was_empty || state.is_full() {
+                    if was_empty || state.is_closed() {
                         self.work.notify_one();
                     }
                     break Ok(());
@@ -164,13 +164,13 @@ impl Queue {
         let mut state = self.state();
         loop {
             let takes_writes = self.health.failure().is_none();
-            if takes_writes && !state.is_full() && is_ordered(state.waiting.first()) {
+            if takes_writes && !state.is_closed() && is_ordered(state.waiting.first()) {
                 state = self.acknowledge_first(state);
                 continue;
             }
             let age = state.open_since.filter(|_| takes_writes).map(|since| since.elapsed());
             let is_due =
-                age.is_some_and(|age| age >= GROUP_WINDOW || state.is_full() || state.is_closing);
+                age.is_some_and(|age| age >= GROUP_WINDOW || state.is_closed() || state.is_closing);
             if is_due || !state.waiting.is_empty() {
                 return Some(take(&mut state, takes_writes));
             }
@@ -190,7 +190,7 @@ impl Queue {
     /// Has the ordered batches join the open group that waited behind others.
     fn acknowledge_first<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let mut count = 0;
-        while !state.is_full() && is_ordered(state.waiting.get(count)) {
+        while !state.is_closed() && is_ordered(state.waiting.get(count)) {
             let writes = std::mem::take(&mut state.waiting[count].batch.writes);
             state.join(writes);
             count += 1;

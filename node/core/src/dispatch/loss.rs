@@ -61,7 +61,7 @@ impl Dispatch {
             let Some(it) = self.tasks.get_mut(&key) else { continue };
             // A machine that slept has heard nothing of itself either.
             if it.executor == env.me {
-                it.heard = it.heard.max(now);
+                it.heard = now;
             }
             match it.phase {
                 Phase::Offered | Phase::Running | Phase::Acknowledging | Phase::Acknowledged
@@ -73,8 +73,6 @@ impl Dispatch {
                     self.lost(&key, "it fell silent", env);
                 }
                 Phase::Waiting { until, .. } if until <= now && it.may_go_elsewhere() => {
-                    let cancel = RunMessage::Cancel(it.offer.attempt.clone());
-                    self.outputs.push(DispatchOutput::Tell(it.executor, cancel));
                     self.elsewhere(&key, "it went away", env);
                 }
                 Phase::Waiting { until, .. } if until <= now => {

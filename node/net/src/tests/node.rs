@@ -127,6 +127,17 @@ impl Node {
         self.handle.send(Command::Send { stream, frame }).await.unwrap();
     }
 
+    /// Waits until another device has shown that it reaches this one where it listens.
+    pub(super) async fn is_dialled_back(&mut self) {
+        let confirmed = self
+            .wait("that it was dialled back", |event| match event {
+                Event::Reach(report) => report.confirmed.first().cloned(),
+                _ => None,
+            })
+            .await;
+        assert!(self.addresses.contains(&confirmed), "{confirmed}");
+    }
+
     /// Takes the first event for which `wanted` yields something, and leaves the others.
     pub(super) async fn wait<T>(
         &mut self,

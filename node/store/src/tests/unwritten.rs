@@ -1,5 +1,7 @@
 //! What was acknowledged and is not in the file yet is read like all else.
 
+use std::thread::ThreadId;
+
 use super::*;
 
 /// What a model has in a scope, from an item on.
@@ -60,12 +62,38 @@ fn row_of(write: &Write) -> &Row {
     }
 }
 
-#[test]
-fn an_ordered_batch_is_answered_where_it_is_submitted_unless_it_waits_for_another() {
-    let disk = FaultBackend::default();
-    let store = open_on(&disk, Mode::Verified).unwrap();
+/// A sync that takes until this is dropped.
+struct Stall {
+    entered: mpsc::Receiver<()>,
+    _leave: mpsc::Sender<()>,
+}
+
+impl Stall {
+    /// The next sync of the disk.
+    fn of(disk: &FaultBackend) -> Self {
+        let (enter, entered) = mpsc::channel();
+        let (leave, left) = mpsc::channel();
+        let mut next = Some((enter, left));
+        disk.on_sync(move |_, _| {
+            if let Some((enter, left)) = next.take() {
+                enter.send(()).unwrap();
+                // Nothing is sent: it ends with its sender.
+                left.recv().unwrap_err();
+            }
+        });
+        Self { entered, _leave: leave }
+    }
+
+    /// Waits until the disk is at it.
+    fn wait(&self) {
+        self.entered.recv().unwrap();
+    }
+}
+
+/// Gives the store numbered batches; what each answers has its number, and the thread that it came on.
+fn answered(store: &Store) -> (impl Fn(u64, Durability) + '_, mpsc::Receiver<(u64, ThreadId)>) {
     let (done, outcome) = mpsc::channel();
-    let submit = |number, durability| {
+    let submit = move |number, durability| {
         let writes = vec![Write::Put(Row::numbered(Table::Audit, b"", number), vec![1])];
         let done = done.clone();
         store.writer().submit(Batch { writes, durability }, move |result| {
@@ -73,28 +101,25 @@ fn an_ordered_batch_is_answered_where_it_is_submitted_unless_it_waits_for_anothe
             done.send((number, std::thread::current().id())).unwrap();
         });
     };
+    (submit, outcome)
+}
+
+#[test]
+fn an_ordered_batch_is_answered_where_it_is_submitted_unless_it_waits_for_another() {
+    let disk = FaultBackend::default();
+    let store = open_on(&disk, Mode::Verified).unwrap();
+    let (submit, outcome) = answered(&store);
     let me = std::thread::current().id();
     submit(1, Durability::Ordered);
     assert_eq!(outcome.try_recv(), Ok((1, me)));
     {
-        // While the disk syncs.
-        let (entered, leave) = (Arc::new(std::sync::Barrier::new(2)), Arc::new(Mutex::new(())));
-        let held = leave.lock().unwrap();
-        let (at, until) = (Arc::clone(&entered), Arc::clone(&leave));
-        let mut is_first = true;
-        disk.on_sync(move |_, _| {
-            if std::mem::take(&mut is_first) {
-                at.wait();
-                drop(until.lock().unwrap());
-            }
-        });
+        let stall = Stall::of(&disk);
         submit(2, Durability::Synced);
-        entered.wait();
+        stall.wait();
         submit(3, Durability::Ordered);
         submit(4, Durability::Synced);
         submit(5, Durability::Ordered);
         assert_eq!(outcome.try_recv(), Err(mpsc::TryRecvError::Empty));
-        drop(held);
     }
     let order: Vec<u64> = (0..4)
         .map(|_| {
@@ -182,32 +207,15 @@ fn what_was_acknowledged_is_read_after_its_commit_failed() {
 fn while_the_disk_stalls_no_more_is_acknowledged_than_it_may_lose() {
     let disk = FaultBackend::default();
     let store = open_on(&disk, Mode::Verified).unwrap();
-    let (done, outcome) = mpsc::channel();
-    let submit = |number| {
-        let writes = vec![Write::Put(Row::numbered(Table::Audit, b"", number), vec![1])];
-        let done = done.clone();
-        let batch = Batch { writes, durability: Durability::Ordered };
-        store.writer().submit(batch, move |result| {
-            result.unwrap();
-            done.send(number).unwrap();
-        });
-    };
-    let (entered, leave) = (Arc::new(std::sync::Barrier::new(2)), Arc::new(Mutex::new(())));
-    let held = leave.lock().unwrap();
-    let (at, until) = (Arc::clone(&entered), Arc::clone(&leave));
-    let mut is_first = true;
-    disk.on_sync(move |_, _| {
-        if std::mem::take(&mut is_first) {
-            at.wait();
-            drop(until.lock().unwrap());
-        }
-    });
-    submit(1);
-    entered.wait();
-    submit(2);
+    let (submit, outcome) = answered(&store);
+    let stall = Stall::of(&disk);
+    submit(1, Durability::Ordered);
+    stall.wait();
+    submit(2, Durability::Ordered);
     std::thread::sleep(Duration::from_millis(60));
-    submit(3);
-    assert_eq!(outcome.try_iter().collect::<Vec<_>>(), [1, 2], "the third waits for the disk");
-    drop(held);
-    assert_eq!(outcome.recv(), Ok(3));
+    submit(3, Durability::Ordered);
+    let numbers: Vec<u64> = outcome.try_iter().map(|(number, _)| number).collect();
+    assert_eq!(numbers, [1, 2], "the third waits for the disk");
+    drop(stall);
+    assert_eq!(outcome.recv().unwrap().0, 3);
 }
