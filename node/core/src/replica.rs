@@ -270,10 +270,16 @@ impl Replica {
         }
     }
 
-    /// Announces a document when nothing of it is under way any more, and takes its messages.
+    /// Announces a document when nothing of it is under way any more, if there is anything new, and takes
+    /// its messages. What could not be written is not asked for again: it rests until it changes or another
+    /// session begins, since a disk that is full stays so until the next start.
     fn free(&mut self, key: &DocumentKey, context: &Context<'_>) {
-        let Some(Busy { announced, graves, review, .. }) = self.writing.free(key) else { return };
-        self.announce(key, &announced, context);
+        let Some(Busy { announced, is_news, graves, review, .. }) = self.writing.free(key) else {
+            return;
+        };
+        if is_news {
+            self.announce(key, &announced, context);
+        }
         for (peer, graves, gone) in graves {
             self.on_graves(peer, *key, graves, gone, context);
         }

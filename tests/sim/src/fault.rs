@@ -44,7 +44,7 @@ pub(crate) enum Fault {
     Doom { host: usize, moment: Moment, nth: u32 },
     /// The wall clock jumps, in milliseconds.
     Jump { host: usize, by: i64 },
-    /// The disk takes nothing more until the next start.
+    /// The disk takes nothing more until the power goes, also through a start.
     Full { host: usize, lasts: u64 },
     /// An admin puts a device out; if it was stolen, somebody plays it from then on.
     Revoke { host: usize, stolen: bool },
@@ -192,8 +192,6 @@ impl World {
                 self.set_clock(host, self.hosts[host].clock.skew + by);
             }
             Fault::Sever(sever) => self.network.sever = Some(sever),
-            // A machine that is off writes nothing.
-            Fault::Full { host, .. } if !self.hosts[host].is_up() => {}
             Fault::Full { host, lasts } => {
                 self.hosts[host].disk.failing = true;
                 self.later(lasts, Happening::Fault(Fault::Crash { host, lasts: SECOND }));
@@ -228,6 +226,8 @@ impl World {
         for host in 0..self.hosts.len() {
             if self.hosts[host].disk.failing {
                 self.crash(host);
+                // One that is off does not crash.
+                self.hosts[host].disk.failing = false;
             }
             self.set_clock(host, 0);
             self.hosts[host].doom = None;

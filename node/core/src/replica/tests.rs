@@ -87,6 +87,10 @@ struct Node {
     rows: MemoryRows,
     /// Batches that are handed out and not persisted, in order.
     writing: VecDeque<(Ticket, Vec<Write>)>,
+    /// Until the next start.
+    is_disk_full: bool,
+    /// How many batches the disk did not take.
+    refused_writes: usize,
     members: Everybody,
     synced: BTreeSet<DeviceId>,
     changed: Vec<(DocumentId, bool)>,
@@ -106,6 +110,8 @@ impl Node {
             replica,
             rows,
             writing: VecDeque::new(),
+            is_disk_full: false,
+            refused_writes: 0,
             members: Everybody::default(),
             synced: BTreeSet::new(),
             changed: Vec::new(),
@@ -118,6 +124,7 @@ impl Node {
     fn restart(&mut self) {
         self.starts += 1;
         self.writing.clear();
+        self.is_disk_full = false;
         self.synced.clear();
         let start = StartNonce([self.starts; 16]);
         self.replica = Replica::new(self.signing.clone(), &fabric(), start, &self.rows).unwrap();
@@ -155,8 +162,13 @@ impl Node {
 
     fn persist_one(&mut self) -> bool {
         let Some((ticket, writes)) = self.writing.pop_front() else { return false };
-        self.rows.apply(writes);
-        self.handle(Input::Persisted(ticket));
+        if self.is_disk_full {
+            self.refused_writes += 1;
+            self.handle(Input::PersistFailed(ticket));
+        } else {
+            self.rows.apply(writes);
+            self.handle(Input::Persisted(ticket));
+        }
         true
     }
 

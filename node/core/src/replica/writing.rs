@@ -30,6 +30,8 @@ pub struct Ticket(u64);
 pub(super) struct Busy {
     /// The heads that peers know of.
     pub(super) announced: Vec<ChangeHash>,
+    /// Whether a batch of it was persisted meanwhile, so that there is something to announce.
+    pub(super) is_news: bool,
     /// In the order in which they are persisted.
     pending: Vec<Pending>,
     /// What peers said meanwhile of its deletion, and whether nothing is left of it there.
@@ -130,6 +132,7 @@ impl Writing {
     pub(super) fn add(&mut self, key: DocumentKey, announced: Vec<ChangeHash>, pending: Pending) {
         let busy = self.busy.entry(key).or_insert(Busy {
             announced,
+            is_news: false,
             pending: Vec::new(),
             graves: Vec::new(),
             review: None,
@@ -188,6 +191,7 @@ impl Writing {
     pub(super) fn persisted(&mut self, key: &DocumentKey, ticket: Ticket) -> Option<Pending> {
         let busy = self.busy.get_mut(key)?;
         let at = busy.pending.iter().position(|it| it.ticket == Some(ticket))?;
+        busy.is_news = true;
         busy.pending.drain(..=at).next_back()
     }
 

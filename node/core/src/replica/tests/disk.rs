@@ -46,6 +46,28 @@ fn a_remote_batch_that_fails_comes_again() {
 }
 
 #[test]
+fn a_full_disk_is_not_asked_again_and_again() {
+    let mut fabric = Fabric::new(3);
+    fabric.edit(2, vec![create(0, "from before")]);
+    fabric.open_all();
+    fabric.settle();
+    fabric.nodes[1].is_disk_full = true;
+    let edits: Vec<_> = (1..=10).map(|number| create(number, "milk")).collect();
+    fabric.edit(0, edits);
+    fabric.edit(0, vec![update(1, "text", "eggs")]);
+    fabric.edit(2, vec![update(0, "text", "from after"), Edit::Delete { id: note(2) }]);
+    // Each of the two others tells of each of twelve changes and a deletion, once.
+    let refused = fabric.nodes[1].refused_writes;
+    assert!((1..=26).contains(&refused), "{refused} batches");
+    assert_eq!(fabric.nodes[1].content(0), Some(fields(&[("text", "from before")])));
+    assert_eq!(fabric.contents(0), fabric.contents(2), "the others go on");
+    fabric.restart(1);
+    fabric.open_all();
+    fabric.settle();
+    fabric.assert_equal("when there is room again");
+}
+
+#[test]
 fn a_device_restored_from_a_backup_is_no_wedge() {
     let mut fabric = Fabric::new(2);
     fabric.open(0, 1);
