@@ -38,7 +38,8 @@ struct Alone {
     replies: Vec<Reply>,
 }
 
-fn context(rows: &MemoryRows) -> Context<'_> {
+/// All is allowed, five seconds after the start.
+pub(super) fn context(rows: &MemoryRows) -> Context<'_> {
     let now = Now { mono: Timestamp::from_millis(5_000), wall: WallTime::default() };
     Context { now, rows, policy: &AllowAll }
 }

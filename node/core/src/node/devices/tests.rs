@@ -1,12 +1,10 @@
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 use weft_protocol::{
-    decision::{Decision, Effect, Policy, Question},
     device::Kind,
-    id::{BootId, Digest},
+    id::BootId,
     row::{MemoryRows, Rows as _, Table},
     signed::Signed,
-    time::{Now, Timestamp},
 };
 use weft_trust::{
     author::{Author, AuthorError, NewDevice, NewFabric, genesis},
@@ -17,24 +15,12 @@ use weft_trust::{
 };
 
 use super::*;
-use crate::{Input, NodeConfig, Output, audit, door::Command, membership};
+use crate::{Input, NodeConfig, Output, audit, door::Command, membership, node::tests::context};
 
 const LAPTOP: u8 = 1;
 const PHONE: u8 = 2;
 const SERVER: u8 = 3;
 const OLD_PHONE: u8 = 4;
-
-struct AllowAll;
-
-impl Policy for AllowAll {
-    fn decide(&self, _: &Question) -> Decision {
-        Decision { effect: Effect::Allow, reason: "all is allowed".into(), obligations: vec![] }
-    }
-
-    fn digest(&self) -> Digest {
-        Digest::of(b"all is allowed")
-    }
-}
 
 fn secret(number: u8) -> DeviceSecret {
     DeviceSecret::from_seed(&[number; 32])
@@ -124,11 +110,6 @@ struct Seen {
     node: Node,
     rows: MemoryRows,
     replies: Vec<Reply>,
-}
-
-fn context(rows: &MemoryRows) -> Context<'_> {
-    let now = Now { mono: Timestamp::from_millis(5_000), wall: WallTime::default() };
-    Context { now, rows, policy: &AllowAll }
 }
 
 impl Seen {

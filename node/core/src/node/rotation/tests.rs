@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 use weft_protocol::{
     codec,
-    decision::{Decision, Effect, Policy, Question},
     device::{Kind, Role},
     document::DocumentKind,
     graph::{Plan, Route, StepId},
@@ -11,7 +10,7 @@ use weft_protocol::{
     manifest::EffectClass,
     row::{MemoryRows, Row, Rows as _, Table},
     run::{Attempt, Executed, Stage},
-    time::{Now, Timestamp, WallTime},
+    time::WallTime,
     value::Value,
 };
 use weft_trust::{
@@ -23,25 +22,9 @@ use super::*;
 use crate::{
     Input, NodeConfig,
     door::{Command, DeviceView, Verification},
+    node::tests::context,
     replica::{self, Edit, Replica},
 };
-
-struct AllowAll;
-
-impl Policy for AllowAll {
-    fn decide(&self, _: &Question) -> Decision {
-        Decision { effect: Effect::Allow, reason: "all is allowed".into(), obligations: vec![] }
-    }
-
-    fn digest(&self) -> Digest {
-        Digest::of(b"all is allowed")
-    }
-}
-
-fn context(rows: &MemoryRows) -> Context<'_> {
-    let now = Now { mono: Timestamp::from_millis(5_000), wall: WallTime::default() };
-    Context { now, rows, policy: &AllowAll }
-}
 
 fn secret(n: u8) -> DeviceSecret {
     DeviceSecret::from_seed(&[n; 32])
