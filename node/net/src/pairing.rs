@@ -10,8 +10,10 @@
 //! One connection carries one stream, opened by who dials. Frames take [`PAIRING_FRAME_BYTES_MAX`]
 //! at most.
 
+mod search;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
@@ -19,10 +21,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, connection_limits, mdns,
     multiaddr::Protocol,
-    swarm::{
-        ConnectionId, DialError, NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle,
-        dial_opts::DialOpts,
-    },
+    swarm::{ConnectionId, NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle},
 };
 use thiserror::Error;
 use tokio::{
@@ -38,6 +37,7 @@ use weft_protocol::{
     pairing::{PAIRING_FRAME_BYTES_MAX, PAIRING_PROTOCOL},
 };
 
+use self::search::Search;
 use crate::{
     Reach, StartError, address,
     frame::{FrameCodec, FrameError, Limit},
@@ -52,10 +52,6 @@ const CONNECTIONS_MAX: u32 = 16;
 
 /// Connections at once from one IP address, so that one stranger does not fill the endpoint.
 const CONNECTIONS_FOR_IP_MAX: usize = 4;
-
-/// Endpoints of a local network that are dialled in one search. Of a hundred that are open at once
-/// hardly one has the number of another; somebody may announce many that do.
-const FOUND_MAX: usize = 8;
 
 /// How long the listeners may take to report where they listen.
 const LISTEN_TIME: Duration = Duration::from_secs(2);
@@ -262,10 +258,9 @@ pub async fn pair_dial(
     addresses: &[String],
     patience: Duration,
 ) -> Result<PairStream, PairDialError> {
-    let mut swarm = build(seed, Vec::new(), None)?;
-    let dialled = timeout(patience, dial(&mut swarm, target, addresses)).await;
-    let (stream, local) = dialled.map_err(|_| PairDialError::TimedOut)??;
-    Ok(carried(swarm, local, target, stream))
+    let peer = peer::peer_id(target.as_bytes()).ok_or(PairDialError::OtherEndpoint)?;
+    let search = Search::at_endpoint(peer, addresses, |id| *id == target)?;
+    reach(build(seed, Vec::new(), None)?, search, patience).await
 }
 
 /// Finds an endpoint that `is_it` takes, at `addresses` or, where there are none, on the local
@@ -282,151 +277,23 @@ pub async fn pair_find(
     addresses: &[String],
     patience: Duration,
 ) -> Result<PairStream, PairDialError> {
+    let search = Search::around(addresses, is_it)?;
     let asks = addresses.is_empty().then_some(swarm::ASKS_OFTEN);
-    let mut swarm = build(seed, Vec::new(), asks)?;
-    let found = timeout(patience, find(&mut swarm, is_it, addresses)).await;
-    let (stream, local, remote) = found.map_err(|_| PairDialError::TimedOut)??;
-    Ok(carried(swarm, local, remote, stream))
+    reach(build(seed, Vec::new(), asks)?, search, patience).await
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "libp2p's events and errors may grow; what is not named ends in the patience"
-)]
-async fn find(
-    swarm: &mut Swarm<Behaviour>,
-    is_it: impl Fn(&EndpointId) -> bool,
-    addresses: &[String],
-) -> Result<(libp2p::Stream, EndpointId, EndpointId), PairDialError> {
+/// Searches; the stream's swarm lives as long as the stream does.
+async fn reach<F: Fn(&EndpointId) -> bool>(
+    mut swarm: Swarm<Behaviour>,
+    search: Search<F>,
+    patience: Duration,
+) -> Result<PairStream, PairDialError> {
     let local = endpoint_id(swarm.local_peer_id()).expect("an Ed25519 key stands in its id");
-    // How many dials are under way at given addresses; on the local network more may always come.
-    let mut under_way = 0;
-    for address in addresses.iter().filter_map(|text| address::parse(text, Reach::Lan)) {
-        let opts = DialOpts::unknown_peer_id().address(address).build();
-        under_way += usize::from(swarm.dial(opts).is_ok());
-    }
-    if under_way == 0 && !addresses.is_empty() {
-        return Err(PairDialError::NoAddress);
-    }
-    let mut peers: HashMap<ConnectionId, EndpointId> = HashMap::new();
-    let mut dialled: BTreeSet<EndpointId> = BTreeSet::new();
-    let mut last = PairDialError::TimedOut;
-    loop {
-        if under_way == 0 && peers.is_empty() && !addresses.is_empty() {
-            return Err(last);
-        }
-        match swarm.select_next_some().await {
-            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
-                for peer in found.iter().map(|(peer, _)| *peer) {
-                    let is_new = |id: &EndpointId| is_it(id) && dialled.len() < FOUND_MAX;
-                    let id = endpoint_id(&peer).filter(is_new);
-                    if !id.is_some_and(|id| dialled.insert(id)) {
-                        continue;
-                    }
-                    let at = found.iter().filter(|(of, _)| *of == peer);
-                    let at: Vec<_> = at
-                        .filter_map(|(_, at)| address::parse(&at.to_string(), Reach::Lan))
-                        .collect();
-                    if let Err(error) = swarm.dial(DialOpts::peer_id(peer).addresses(at).build()) {
-                        tracing::debug!(%error, "an endpoint that was found is not dialled");
-                    }
-                }
-            }
-            SwarmEvent::ConnectionEstablished { connection_id, peer_id, .. } => {
-                under_way = under_way.saturating_sub(1);
-                match endpoint_id(&peer_id).filter(&is_it) {
-                    Some(remote) if peers.is_empty() => {
-                        peers.insert(connection_id, remote);
-                        swarm.behaviour_mut().gate.open(connection_id, PROTOCOL);
-                    }
-                    // By QUIC and by TCP alike: one is enough.
-                    Some(_) => drop(swarm.close_connection(connection_id)),
-                    None => {
-                        last = PairDialError::OtherEndpoint;
-                        swarm.close_connection(connection_id);
-                    }
-                }
-            }
-            SwarmEvent::OutgoingConnectionError { error, .. } => {
-                under_way = under_way.saturating_sub(1);
-                if !matches!(last, PairDialError::OtherEndpoint) {
-                    last = PairDialError::Unreachable { why: error.to_string() };
-                }
-            }
-            SwarmEvent::ConnectionClosed { connection_id, .. } => {
-                peers.remove(&connection_id);
-            }
-            SwarmEvent::Behaviour(BehaviourEvent::Gate(event)) => match event.outcome {
-                Negotiated::Outbound(stream) => {
-                    if let Some(remote) = peers.get(&event.connection) {
-                        return Ok((stream, local, *remote));
-                    }
-                }
-                Negotiated::Failed(why) => {
-                    last = PairDialError::Refused { why };
-                    peers.remove(&event.connection);
-                    swarm.close_connection(event.connection);
-                }
-                Negotiated::Inbound(_) => {}
-            },
-            _ => {}
-        }
-    }
-}
-
-/// A stream whose swarm lives as long as it does.
-fn carried(
-    swarm: Swarm<Behaviour>,
-    local: EndpointId,
-    target: EndpointId,
-    stream: libp2p::Stream,
-) -> PairStream {
+    let found = timeout(patience, search.run(&mut swarm)).await;
+    let (stream, remote) = found.map_err(|_| PairDialError::TimedOut)??;
     let (open, closed) = oneshot::channel();
     tokio::spawn(swarm::carry(swarm, closed));
-    PairStream::new(local, target, stream, Some(open))
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "libp2p's events and errors may grow; what is not named ends in the patience"
-)]
-async fn dial(
-    swarm: &mut Swarm<Behaviour>,
-    target: EndpointId,
-    addresses: &[String],
-) -> Result<(libp2p::Stream, EndpointId), PairDialError> {
-    let failed = |error: DialError| match error {
-        DialError::NoAddresses => PairDialError::NoAddress,
-        DialError::WrongPeerId { .. } => PairDialError::OtherEndpoint,
-        other => PairDialError::Unreachable { why: other.to_string() },
-    };
-    let local = endpoint_id(swarm.local_peer_id()).expect("an Ed25519 key stands in its id");
-    let peer = peer::peer_id(target.as_bytes()).ok_or(PairDialError::OtherEndpoint)?;
-    // A ticket names where it was made: on a LAN that includes this very machine.
-    let addresses: Vec<_> =
-        addresses.iter().filter_map(|text| address::parse(text, Reach::Lan)).collect();
-    if addresses.is_empty() {
-        return Err(PairDialError::NoAddress);
-    }
-    swarm.dial(DialOpts::peer_id(peer).addresses(addresses).build()).map_err(failed)?;
-    loop {
-        match swarm.select_next_some().await {
-            SwarmEvent::ConnectionEstablished { connection_id, .. } => {
-                swarm.behaviour_mut().gate.open(connection_id, PROTOCOL);
-            }
-            SwarmEvent::OutgoingConnectionError { error, .. } => return Err(failed(error)),
-            SwarmEvent::ConnectionClosed { cause, .. } => {
-                let why = cause.map_or_else(|| "closed".to_owned(), |cause| cause.to_string());
-                return Err(PairDialError::Unreachable { why });
-            }
-            SwarmEvent::Behaviour(BehaviourEvent::Gate(event)) => match event.outcome {
-                Negotiated::Outbound(stream) => return Ok((stream, local)),
-                Negotiated::Failed(why) => return Err(PairDialError::Refused { why }),
-                Negotiated::Inbound(_) => {}
-            },
-            _ => {}
-        }
-    }
+    Ok(PairStream::new(local, remote, stream, Some(open)))
 }
 
 /// Why a frame of pairing was not sent.
@@ -516,6 +383,13 @@ fn endpoint_id(peer: &PeerId) -> Option<EndpointId> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use tokio::{
+        io::{AsyncReadExt as _, copy, copy_bidirectional},
+        net::{TcpListener, TcpStream},
+    };
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -532,6 +406,50 @@ mod tests {
         let mut ours = found.await.unwrap();
         assert_eq!((ours.remote, theirs.remote), (listener.id, ours.local));
         assert_eq!(ours.recv().await, Some(b"hello".to_vec()));
+    }
+
+    /// A way to a listener on which the first to come is carried `bytes` far and then hears nothing more.
+    async fn stalling(to: &str, bytes: u64) -> String {
+        let port = to.rsplit('/').next().and_then(|port| port.parse().ok()).unwrap();
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let way = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = format!("/ip4/127.0.0.1/tcp/{}", way.local_addr().unwrap().port());
+        tokio::spawn(async move {
+            let mut is_first = true;
+            while let Ok((mut near, _)) = way.accept().await {
+                let stalls = std::mem::take(&mut is_first);
+                tokio::spawn(async move {
+                    let mut far = TcpStream::connect(to).await.unwrap();
+                    if !stalls {
+                        return drop(copy_bidirectional(&mut near, &mut far).await);
+                    }
+                    let (near_reads, mut near_writes) = near.split();
+                    let (mut far_reads, mut far_writes) = far.split();
+                    let mut said = near_reads.take(bytes);
+                    let there = copy(&mut said, &mut far_writes);
+                    let back = copy(&mut far_reads, &mut near_writes);
+                    drop(tokio::join!(there, back));
+                    std::future::pending::<()>().await;
+                });
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn what_hangs_is_not_waited_for() {
+        // Before the handshake, within it, and on the way to the stream.
+        for bytes in [0, 60, 200, 320] {
+            let mut listener = PairListener::open([1; 32], Reach::Loopback).await.unwrap();
+            let tcp = listener.addresses.iter().find(|it| it.contains("/tcp/")).unwrap();
+            let at = [stalling(tcp, bytes).await];
+            let wanted = listener.id;
+            let found =
+                tokio::spawn(async move { pair_dial([2; 32], wanted, &at, PATIENCE).await });
+            listener.incoming.recv().await.expect("it comes");
+            let found = found.await.unwrap();
+            assert!(found.is_ok(), "after {bytes} bytes: {found:?}");
+        }
     }
 
     #[tokio::test]
