@@ -77,7 +77,6 @@ impl Links {
             {
                 let device = DeviceId::from_bytes(device);
                 links.heard.insert(device, Heard { at, stored: at });
-                links.away_since.insert(device, at);
             }
         }
         Ok(links)
@@ -94,7 +93,7 @@ impl Links {
         (is_turn || is_old).then(|| Write::Put(row, codec::encode(&now)))
     }
 
-    /// When a device was last heard.
+    /// When a device was last heard; of one that was not since this start, by up to ten minutes too early.
     pub fn heard(&self, device: &DeviceId) -> Option<WallTime> {
         self.heard.get(device).map(|it| it.at)
     }
@@ -177,7 +176,7 @@ impl Links {
         over.chain(begun).collect()
     }
 
-    /// Since when a device is away; where this start did not see it go, when it was last heard.
+    /// Since when a device is away; `None`: this start did not see it go, and nothing says when it did.
     pub fn away_since(&self, device: &DeviceId) -> Option<WallTime> {
         self.away_since.get(device).copied()
     }
@@ -257,9 +256,13 @@ mod tests {
         links.hear(PHONE, at(750), false);
         assert_eq!(links.heard(&PHONE), Some(at(750)));
         let links = Links::open(&rows).expect("rows in memory can be read");
-        assert_eq!((links.heard(&PHONE), links.away_since(&PHONE)), (Some(at(720)), Some(at(720))));
+        assert_eq!((links.heard(&PHONE), links.away_since(&PHONE)), (Some(at(720)), None));
         // A clock that was set back is no reason to be silent for ever.
         let mut links = links;
         assert!(links.hear(PHONE, at(5), false).is_some());
+        // Of one that this start saw go, it is known.
+        links.connected(PHONE, String::new(), at(900));
+        assert!(links.disconnected(&PHONE, at(960)));
+        assert_eq!(links.away_since(&PHONE), Some(at(960)));
     }
 }

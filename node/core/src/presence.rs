@@ -108,8 +108,10 @@ impl Own {
 struct Told {
     own: Own,
     at: Timestamp,
-    /// Since when it is not so any more.
+    /// Since when it is not so any more, or was told otherwise.
     differs_since: Option<Timestamp>,
+    /// A device that came was told otherwise since, and nobody else.
+    is_apart: bool,
 }
 
 /// The newest record of another device.
@@ -220,7 +222,7 @@ impl PresenceTable {
     pub fn poll(&mut self, now: Now) -> Option<PresenceMessage> {
         self.now = now.mono;
         if let Some(told) = &mut self.told {
-            let differs = self.own.may_matter_after(&told.own);
+            let differs = told.is_apart || self.own.may_matter_after(&told.own);
             told.differs_since = differs.then(|| told.differs_since.unwrap_or(now.mono));
         }
         let due = self.due()?;
@@ -249,8 +251,14 @@ impl PresenceTable {
         self.now = now.mono;
         let told = self.told.take();
         let own = self.sign(now);
-        // Only the one that is greeted hears it.
-        self.told = told.or(self.told.take());
+        // Only the one that is greeted hears it; soon all do, or it would be left with what may be over.
+        if let Some(mut told) = told {
+            told.is_apart |= self.own.may_matter_after(&told.own);
+            if told.is_apart {
+                told.differs_since.get_or_insert(now.mono);
+            }
+            self.told = Some(told);
+        }
         let others = self.others.iter().filter(|(device, _)| Some(*device) != peer);
         let others = others.map(|(_, known)| (known.signed.clone(), known.age(now.mono)));
         message(std::iter::once((own, Duration::ZERO)).chain(others))
@@ -258,7 +266,8 @@ impl PresenceTable {
 
     fn sign(&mut self, now: Now) -> Signed {
         self.sequence += 1;
-        self.told = Some(Told { own: self.own.clone(), at: now.mono, differs_since: None });
+        let own = self.own.clone();
+        self.told = Some(Told { own, at: now.mono, differs_since: None, is_apart: false });
         let mut presence = Presence {
             device: self.device,
             boot: self.boot,

@@ -15,7 +15,8 @@ use weft_protocol::{
     time::{Now, WallTime},
 };
 
-/// So many of the newest records of a device are looked at: a minute of them.
+/// So many of the newest records of a device are looked at: of one that has nothing new to tell they are three
+/// minutes from the first to the last ([`RENEW`](crate::presence::RENEW)), of one that has, less.
 const RECORDS: usize = 4;
 
 /// Of two clocks that both count on, one was set if they come apart by so much between two looks. A

@@ -52,6 +52,23 @@ fn told(changes: &[(u64, Change)], until: u64) -> Vec<u64> {
 }
 
 #[test]
+fn who_came_while_a_device_was_busy_hears_that_it_is_so_no_more() {
+    let (mut phone, mut laptop) = (heard(1), table(2, 1));
+    assert!(phone.poll(at(0)).is_some());
+    phone.own_mut().queue = 1;
+    let greeting = phone.greeting(Some(&laptop.device), at(10_000));
+    assert_eq!(learn(&mut laptop, &phone, &greeting, 10_000), 1);
+    // It was over before it was worth telling to anybody else.
+    phone.own_mut().queue = 0;
+    assert!(phone.poll(at(10_100)).is_none());
+    assert_eq!(phone.poll_timeout(), Some(at(11_000).mono));
+    let said = phone.poll(at(11_000)).expect("it is told");
+    assert_eq!(learn(&mut laptop, &phone, &said, 11_000), 1);
+    assert_eq!(laptop.of(&phone.device).map(|it| it.queue), Some(0));
+    assert!(phone.poll(at(20_000)).is_none(), "once");
+}
+
+#[test]
 fn what_matters_is_told_at_once_and_nothing_else_but_with_the_renewal() {
     assert_eq!(told(&[], 130_000), [0, 60_000, 120_000]);
     let matters: [Change; 5] = [

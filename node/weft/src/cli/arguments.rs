@@ -9,6 +9,7 @@ mod device;
 mod trust;
 mod run;
 mod note;
+mod timer;
 mod audit;
 mod policy;
 mod model;
@@ -38,6 +39,7 @@ pub(crate) use self::{
     policy::PolicyAction,
     recovery::RecoverArguments,
     run::{DoArguments, RunAction},
+    timer::TimerAction,
     trust::TrustAction,
 };
 
@@ -265,7 +267,10 @@ Examples:
 Examples:
   weft timers
   weft timers --json")]
-    Timers,
+    Timers {
+        #[command(subcommand)]
+        action: Option<TimerAction>,
+    },
 
     /// Shows or checks the signed record of what this device did and refused
     #[command(after_help = "\

@@ -181,7 +181,8 @@ fn facts(device: &Value) -> Vec<(&'static str, String)> {
                 let via = listed(&device["via"]);
                 format!("near, connected with {via}; not with this device since {since}")
             }
-            "here" | "away" if !since.is_empty() => format!("{state} since {since}"),
+            "here" if !since.is_empty() => format!("{state} since {since}"),
+            "away" if !since.is_empty() => away(device),
             _ => state.clone(),
         },
     );
@@ -220,9 +221,35 @@ fn facts(device: &Value) -> Vec<(&'static str, String)> {
     fact("models", listed(&device["models"]));
     fact("version", text(device, "version"));
     if state != "here" {
-        fact("last heard", local_time(device, "last_heard"));
+        let heard = local_time(device, "last_heard");
+        // While it was here that was written seldom, and nobody saw it go.
+        let is_early = since.is_empty() && !heard.is_empty();
+        fact(
+            "last heard",
+            if is_early { format!("{heard}, or some minutes later") } else { heard },
+        );
     }
     facts
+}
+
+/// Since when a device is away, or when it was last heard, where its going was not seen; empty where neither is
+/// known.
+pub(super) fn absence(device: &Value) -> String {
+    match (local_time(device, "since"), local_time(device, "last_heard")) {
+        (since, _) if !since.is_empty() => format!("since {since}"),
+        (_, heard) if !heard.is_empty() => format!("last heard about {heard}"),
+        _ => String::new(),
+    }
+}
+
+/// The state of a device that is not here, with that.
+pub(super) fn away(device: &Value) -> String {
+    let state = text(device, "state");
+    match absence(device) {
+        absence if absence.is_empty() => state,
+        absence if absence.starts_with("since") => format!("{state} {absence}"),
+        absence => format!("{state}, {absence}"),
+    }
 }
 
 /// Where a device is reached, and whether through a relay.
@@ -280,11 +307,19 @@ fn row(device: &Value) -> [String; 8] {
         text(device, "kind"),
         text(device, "role"),
         text(device, "state"),
-        if standing.is_null() { local_time(device, "since") } else { local_time(standing, "at") },
+        if standing.is_null() { since(device) } else { local_time(standing, "at") },
         round_trip(device),
         place(device),
         listed(&device["models"]),
     ]
+}
+
+/// Since when it is so, in a table.
+fn since(device: &Value) -> String {
+    match local_time(device, "since") {
+        since if since.is_empty() => absence(device),
+        since => since,
+    }
 }
 
 /// A multiaddress as people write addresses: `/ip4/10.0.0.2/udp/4001/quic-v1` is `10.0.0.2:4001 quic`.
@@ -349,6 +384,30 @@ mod tests {
         let said = facts(&device).into_iter().find(|(name, _)| *name == "state");
         assert_eq!(said, Some(("state", "near, connected with attic, server".to_owned())));
         assert!(may_change(&json!({"role": "member", "state": "near"}), Role::Admin));
+    }
+
+    #[test]
+    fn of_a_device_whose_going_nobody_saw_no_more_is_said_than_when_it_was_heard() {
+        let (since, heard) = ("2026-03-10T09:20:00Z", "2026-03-10T09:10:00Z");
+        let local = |at: &str| local_time(&json!({"at": at}), "at");
+        let mut device = json!({"name": "phone", "state": "away", "since": since,
+            "last_heard": heard, "models": []});
+        let said = |device: &Value| {
+            let fact = |wanted: &str| {
+                facts(device).into_iter().find(|(name, _)| *name == wanted).map(|(_, value)| value)
+            };
+            (fact("state").unwrap(), fact("last heard").unwrap_or_default(), row(device)[4].clone())
+        };
+        let seen = (format!("away since {}", local(since)), local(heard), local(since));
+        assert_eq!(said(&device), seen);
+        device["since"] = Value::Null;
+        let heard = local(heard);
+        let unseen = ("away".to_owned(), format!("{heard}, or some minutes later"));
+        let about = format!("last heard about {heard}");
+        assert_eq!(said(&device), (unseen.0, unseen.1, about.clone()));
+        assert_eq!(away(&device), format!("away, {about}"));
+        device["last_heard"] = Value::Null;
+        assert_eq!(said(&device), ("away".to_owned(), String::new(), String::new()));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod interface;
 mod firewall;
 mod multicast;
 mod reach;
+mod attempt;
 mod contact;
 
 mod agent;
@@ -40,8 +41,14 @@ pub(super) use self::{
     version::{Behind, behind},
 };
 
+/// What is looked at.
+type Check = fn(&Facts) -> Vec<Finding>;
+
+/// The checks of a device that was put out: what lies here. Nothing gets better by reaching the others.
+const CHECKS_OUT: [Check; 3] = [fabric::check, home::check, record::check];
+
 /// The checks, in the order in which they are shown.
-const CHECKS: [fn(&Facts) -> Vec<Finding>; 13] = [
+const CHECKS: [Check; 13] = [
     home::check,
     node::check,
     fabric::check,
@@ -74,7 +81,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     if facts.home.key.is_none() {
         return home::check(facts);
     }
-    CHECKS.iter().flat_map(|check| check(facts)).collect()
+    let checks = if fabric::is_out(facts) { &CHECKS_OUT[..] } else { &CHECKS };
+    checks.iter().flat_map(|check| check(facts)).collect()
 }
 
 fn report(findings: &[Finding]) -> Value {
@@ -138,6 +146,32 @@ mod tests {
             (node.level, &*node.to_do[0]),
             (Level::Problem, "weft up, and leave it running")
         );
+    }
+
+    #[test]
+    fn a_device_that_was_put_out_hears_that_and_nothing_that_cannot_help() {
+        let judged = |state: &str| {
+            let mut facts = sample::facts();
+            facts.machine.firewalls = vec![firewall::Firewall::Ufw];
+            let answers = sample::answers(&mut facts);
+            answers.status["standing"] = json!({"state": state, "why": "phone revoked it",
+                "at": "2026-03-10T09:00:00Z", "remedy": "weft invite on an admin"});
+            answers.status["recovery"] = false.into();
+            answers.checkup["warnings"] = json!(["a document was set aside"]);
+            sample::lose(answers, "phone", "no-answer");
+            sample::lose(answers, "server", "no-answer");
+            judge(&facts)
+        };
+        let out = judged("revoked");
+        let bad: Vec<_> = out.iter().filter(|it| it.level != Level::Ok).collect();
+        assert_eq!(bad.len(), 1, "{bad:?}");
+        assert!(bad[0].what.starts_with("this device was put out of home: phone revoked it, 2026"));
+        assert_eq!(bad[0].to_do, ["weft invite on an admin"]);
+        let about: Vec<_> = out.iter().map(|it| it.about.as_str()).collect();
+        assert_eq!(about, ["fabric", "home", "store", "keys", "record"]);
+        // One that is suspended comes back when it is reached.
+        let suspended = judged("suspended");
+        assert!(suspended.iter().any(|it| it.about == "phone"), "{suspended:?}");
     }
 
     #[test]

@@ -139,7 +139,9 @@ fn dispatch(session: &Session, command: Command, verbose: u8) -> Done {
         Command::Trust { action } => wait(trust::run(session, action)),
         Command::Agents => wait(agent::run(session)),
         Command::Notes { action } => wait(note::run(session, action)),
-        Command::Timers => wait(timer::run(session)),
+        Command::Timers { action: None | Some(arguments::TimerAction::List) } => {
+            wait(timer::run(session))
+        }
         Command::Audit { action } => wait(audit::run(session, action)),
         Command::Policy { action } => match action {
             arguments::PolicyAction::Check { words } => wait(policy::check(session, &words)),

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::{
     Session,
+    device::absence,
     doctor::{self, Answers, Facts, Level},
     error::{CommandError, Done},
     node::Node,
-    terminal::{Style, Terminal, harmless, items, listed, local_time, short, text, wrapped},
+    terminal::{Style, Terminal, harmless, items, listed, short, text, wrapped},
 };
 
 /// So many warnings fit on a screen with the rest.
@@ -57,7 +58,8 @@ fn add(status: &mut Value, answers: &Answers, (problems, warnings): (usize, usiz
     let Value::Object(fields) = status else { return };
     let others = items(&answers.devices).filter(|it| it["this"] != true).map(|device| {
         let field = |name: &str| (name.to_owned(), device[name].clone());
-        let fields = ["id", "name", "state", "way", "round_trip_ms", "since"].map(field);
+        let fields =
+            ["id", "name", "state", "way", "round_trip_ms", "since", "last_heard"].map(field);
         Value::Object(fields.into_iter().collect())
     });
     fields.insert("others".to_owned(), others.collect());
@@ -174,10 +176,7 @@ fn devices(devices: &Value, state: &str) -> String {
                     via if via.is_empty() => via,
                     via => format!("via {via}"),
                 },
-                "away" => match local_time(device, "since") {
-                    since if since.is_empty() => since,
-                    since => format!("since {since}"),
-                },
+                "away" => absence(device),
                 _ => String::new(),
             };
             if detail.is_empty() { name } else { format!("{name} ({detail})") }

@@ -271,7 +271,7 @@ fn devices_are_told_of_shown_renamed_and_logged_alike_on_every_node() {
         device.verify();
     }
 
-    // Away since when, also after a start.
+    // Away since when, and after a start no more than is known.
     server.stop();
     until("the server is away", || laptop.sees("server"), |it| it == "away");
     let away = seen(laptop, "server");
@@ -281,7 +281,17 @@ fn devices_are_told_of_shown_renamed_and_logged_alike_on_every_node() {
     laptop.up();
     let again = seen(laptop, "server");
     assert_eq!((&again["state"], &again["last_heard"]), (&away["state"], &away["last_heard"]));
-    assert!(again["since"].is_string(), "{again}");
+    // This start did not see it go: when it was last heard is all that is known.
+    assert_eq!(again["since"], Value::Null, "{again}");
+    let shown = laptop.run(&["device", "show", "server"]).expect_code(0);
+    assert!(shown.stdout.contains("\nstate: away\n"), "{shown}");
+    assert!(shown.stdout.contains(", or some minutes later\n"), "{shown}");
+    let table = laptop.run(&["devices"]).expect_code(0);
+    assert!(table.stdout.contains(" last heard about "), "{table}");
+    let status = laptop.run(&["status"]).expect_code(0);
+    assert!(status.stdout.contains("\naway: server (last heard about "), "{status}");
+    let found = laptop.run(&["doctor"]);
+    assert!(found.stdout.contains("away, last heard about "), "{found}");
 }
 
 #[test]

@@ -193,13 +193,59 @@ fn a_fabric_that_works_and_a_device_that_goes_away() {
         (&told["level"], &told["to_do"][0]),
         (&"warning".into(), &"on server: weft up".into())
     );
-    assert!(told["what"].as_str().unwrap().starts_with("away since "), "{told}");
+    let what = told["what"].as_str().unwrap();
+    assert!(what.starts_with("away since "), "{told}");
+    // At which port it was dialled, and over what.
+    assert!(
+        what.contains("(127.0.0.1:") && what.contains(" by ") && what.contains("TCP"),
+        "{told}"
+    );
     assert!(told["why"].as_str().unwrap().starts_with("dialled "), "{told}");
     let status = laptop.run(&["status"]).expect_code(0);
     assert!(status.stdout.contains("\naway: server (since "), "{status}");
     assert_eq!(laptop.json(&["status"])["others"][1]["state"], "away");
     server.up();
     until("it is back", || of(&found(laptop), "server"), |it| it["level"] == "ok");
+}
+
+#[test]
+fn a_device_that_was_put_out_is_told_that_alone() {
+    let mut fabric = Fabric::pair(["laptop", "phone"]);
+    let [laptop, phone] = &mut *fabric;
+    let record = |device: &Device| of(&found(device), "record")["what"].to_string();
+    until("the laptop countersigned", || record(phone), |it| it.contains("by laptop"));
+    let revoked = laptop.run(&["device", "revoke", "phone", "--yes"]);
+    assert_eq!(revoked.code, Some(0), "{revoked}");
+    until("the phone is told", || phone.sees("phone"), |state| state == "revoked");
+    laptop.stop();
+    let screen = phone.run(&["doctor"]);
+    let (before, _) = screen.stdout.split_once(" as they were").expect("they are counted");
+    let count = before.rsplit(' ').next().unwrap_or_default();
+    let screen = Transcript {
+        stdout: screen.stdout.replace(&format!("{count} as they were"), "N as they were"),
+        ..screen
+    };
+    check(
+        &screen,
+        expect![[r#"
+        $ weft doctor
+        1 problem, 4 ok
+
+        problem  fabric  this device was put out of home: laptop revoked it, <date>
+                         <time>
+                         that is for good: no device serves it, and none takes what it
+                         writes
+                         → the same machine comes back with a new home: weft invite on
+                           an admin, weft --home NEW join there
+
+        ok       home    …/phone; N iB left on its disk
+        ok       store   N iB, encrypted; opened and in order
+        ok       keys    in a file: whoever has the disk reads all; weft key set
+                         passphrase changes that
+        ok       record  N as they were written; countersigned by laptop
+        (exit 12)
+    "#]],
+    );
 }
 
 #[test]

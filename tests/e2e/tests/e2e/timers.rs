@@ -91,6 +91,11 @@ fn a_timer_can_be_seen_and_cancelled() {
     assert_eq!(laptop.run(&["do", "set a timer for 2 hours called bread"]).code, Some(0));
     let timers = until("the phone knows of it", || phone.json(&["timers"]), |it| it[0].is_object());
     assert_eq!((&timers[0]["label"], &timers[0]["fires_on"]), (&"bread".into(), &"laptop".into()));
+    // Said either way.
+    assert_eq!(phone.json(&["timers", "list"]), timers);
+    let (bare, listed) = (phone.run(&["timers"]), phone.run(&["timers", "list"]));
+    assert_eq!((bare.code, &bare.stdout), (listed.code, &listed.stdout), "{listed}");
+    assert!(listed.stdout.contains("bread"), "{listed}");
     let cancelled = laptop.run(&["do", "cancel the bread timer"]);
     assert_eq!(cancelled.code, Some(0), "{cancelled}");
     for device in [laptop, phone] {

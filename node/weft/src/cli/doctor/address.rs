@@ -5,10 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 use serde_json::Value;
 
 use super::{Finding, facts::Facts};
-use crate::cli::{
-    means::typed,
-    terminal::{items, text},
-};
+use crate::cli::{means::typed, terminal::items};
 
 /// Ports under it are the system's.
 const PORT_OF_ANYBODY: u16 = 1024;
@@ -90,11 +87,6 @@ pub(super) fn shown(multiaddr: &str) -> String {
     let known = crate::cli::device::address(multiaddr);
     let known = known.split(' ').next().unwrap_or_default().to_owned();
     if multiaddr.contains("/p2p-circuit") { format!("the relay at {known}") } else { known }
-}
-
-/// The text of an address in an object.
-pub(super) fn shown_in(value: &Value, field: &str) -> String {
-    shown(&text(value, field))
 }
 
 #[cfg(test)]

@@ -5,16 +5,14 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use super::{
-    Finding, Level, address,
+    Finding, Level, address, attempt,
     facts::{Answers, Facts},
 };
 use crate::cli::{
+    device::away,
     means::typed,
     terminal::{items, listed, local_time, text},
 };
-
-/// So many addresses are named.
-const ADDRESSES_SHOWN: usize = 2;
 
 /// The other devices that belong, each with how it was last looked for; null where that is not known.
 pub(super) fn others(answers: &Answers) -> impl Iterator<Item = (&Value, &Value)> {
@@ -70,8 +68,8 @@ fn out_of_fabric(device: &Value) -> Finding {
 
 fn of_device(device: &Value, contact: &Value, answers: &Answers) -> Finding {
     let name = text(device, "name");
-    let since = local_time(device, "since");
     if device["state"] == "here" {
+        let since = local_time(device, "since");
         let way = match device["way"].as_str() {
             Some("relayed") => ", through a relay",
             Some(_) => ", direct",
@@ -81,11 +79,10 @@ fn of_device(device: &Value, contact: &Value, answers: &Answers) -> Finding {
         let round_trip = round_trip.unwrap_or_default();
         return Finding::ok(&name, format!("here since {since}{way}{round_trip}"));
     }
-    let state = match (text(device, "state").as_str(), since.as_str()) {
-        ("never seen", _) => "never heard of since it was paired".to_owned(),
-        ("near", _) => format!("on, as {} says", listed(&device["via"])),
-        (state, "") => state.to_owned(),
-        (state, since) => format!("{state} since {since}"),
+    let state = match text(device, "state").as_str() {
+        "never seen" => "never heard of since it was paired".to_owned(),
+        "near" => format!("on, as {} says", listed(&device["via"])),
+        _ => away(device),
     };
     let Reason { level, what, why, to_do } = reason(&name, contact, answers);
     let mut finding = Finding::new(level, &name, format!("{state}: {what}"));
@@ -124,7 +121,7 @@ impl Reason {
 
 fn reason(name: &str, contact: &Value, answers: &Answers) -> Reason {
     let has = |ending: &str| endings(contact).any(|it| it == ending);
-    let at = |ending: &str| addresses_of(contact, ending);
+    let at = |ending: &str| attempt::places(contact, ending);
     let start = format!("on {name}: weft up, where it can reach this device or another of yours");
     if !has_failed(contact) {
         return if items(&contact["addresses"]).next().is_none() {
@@ -162,7 +159,11 @@ fn reason(name: &str, contact: &Value, answers: &Answers) -> Reason {
                 level: Level::Problem,
                 what,
                 why: Some("a firewall there, or on the way, keeps what comes out".to_owned()),
-                to_do: format!("on {name}: let UDP and TCP port {} in", port(contact)),
+                to_do: {
+                    let port = attempt::ports(contact, "no-answer");
+                    let port = port.unwrap_or_else(|| "the UDP and TCP port of weft".to_owned());
+                    format!("on {name}: let {port} in")
+                },
             };
         }
         let what = format!("nothing answers at {addresses}");
@@ -184,30 +185,6 @@ fn no_address(name: &str) -> Reason {
         "no address of it is known".to_owned(),
         format!("start {name} in one network with this device, or with any that it knows"),
     )
-}
-
-/// The addresses at which the last dial ended so, the first few.
-fn addresses_of(contact: &Value, ending: &str) -> String {
-    let attempts = items(&contact["failed"]["attempts"]).filter(|it| it["ending"] == ending);
-    let mut addresses: Vec<String> = Vec::new();
-    for address in attempts.map(|it| address::shown_in(it, "address")) {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    let more = addresses.len().saturating_sub(ADDRESSES_SHOWN);
-    addresses.truncate(ADDRESSES_SHOWN);
-    let mut listed = addresses.join(", ");
-    if more > 0 {
-        listed.push_str(&format!(" and {more} more"));
-    }
-    listed
-}
-
-/// The port of a device's first address.
-fn port(contact: &Value) -> String {
-    let mut ports = items(&contact["addresses"]).filter_map(Value::as_str).filter_map(typed);
-    ports.next().map_or_else(String::new, |it| it.port().to_string())
 }
 
 /// How often it was dialled in vain, and when last.
@@ -251,11 +228,11 @@ mod tests {
         for (endings, expected) in [
             (
                 &["no-answer", "refused"][..],
-                "its machine is on, but no node runs there (192.168.1.7:4711)",
+                "its machine is on, but no node runs there (192.168.1.7:4711 by TCP)",
             ),
-            (&["refused", "other-device"], "another device answers at 192.168.1.7:4711"),
-            (&["no-answer", "no-route"], "nothing answers at 192.168.1.7:4711"),
-            (&["no-route"], "this machine has no way to 192.168.1.7:4711"),
+            (&["refused", "other-device"], "another device answers at 192.168.1.7:4711 by TCP"),
+            (&["no-answer", "no-route"], "nothing answers at 192.168.1.7:4711 by TCP"),
+            (&["no-route"], "this machine has no way to 192.168.1.7:4711 by TCP"),
             (&["other"], "it was not reached: odd"),
             (&[], "no address of it is known"),
         ] {
@@ -278,9 +255,19 @@ mod tests {
             answers.checkup["devices"][0]["sighted"] = json!("2026-03-10T09:00:00Z");
         });
         assert_eq!(near.level, Level::Problem);
-        assert_eq!(near.to_do, ["on phone: let UDP and TCP port 4711 in"]);
+        assert!(near.what.ends_with("does not answer at 192.168.1.7:4711 by TCP"), "{near:?}");
+        assert_eq!(near.to_do, ["on phone: let TCP port 4711 in"]);
         let why = near.why.unwrap();
         assert!(why.starts_with("a firewall there") && why.contains("dialled 3 times, last at"));
+    }
+
+    #[test]
+    fn of_a_device_whose_going_nobody_saw_it_is_said_when_it_was_heard() {
+        let unseen = phone(|answers| {
+            answers.devices[1]["since"] = Value::Null;
+            answers.devices[1]["last_heard"] = "2026-03-10T09:00:00Z".into();
+        });
+        assert!(unseen.what.starts_with("away, last heard about 2026-"), "{unseen:?}");
     }
 
     #[test]

@@ -6,12 +6,14 @@ use super::{
     Finding, contact,
     facts::{Answers, Facts},
 };
-use crate::cli::terminal::{items, text};
+use crate::cli::terminal::{items, local_time, text};
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let Some(answers) = facts.answers() else { return Vec::new() };
-    let status = &answers.status;
-    let mut findings = vec![standing(status)];
+    let mut findings = vec![standing(&answers.status)];
+    if is_out(facts) {
+        return findings;
+    }
     findings.push(recovery(answers));
     let copies = items(&answers.checkup["copies"]).filter_map(Value::as_str);
     findings.extend(copies.map(|copy| {
@@ -19,6 +21,11 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         Finding::problem("keys", what).advise(to_do)
     }));
     findings
+}
+
+/// Whether this device was put out, which is for good.
+pub(super) fn is_out(facts: &Facts) -> bool {
+    facts.answers().is_some_and(|it| it.status["standing"]["state"] == "revoked")
 }
 
 fn standing(status: &Value) -> Finding {
@@ -31,6 +38,14 @@ fn standing(status: &Value) -> Finding {
     let standing = &status["standing"];
     if !standing.is_null() {
         let (state, why) = (text(standing, "state"), text(standing, "why"));
+        if state == "revoked" {
+            let at = local_time(standing, "at");
+            let at = if at.is_empty() { at } else { format!(", {at}") };
+            let what = format!("this device was put out of {fabric}: {why}{at}");
+            return Finding::problem("fabric", what)
+                .why("that is for good: no device serves it, and none takes what it writes")
+                .advise(text(standing, "remedy"));
+        }
         return Finding::problem("fabric", format!("this device is {state} in {fabric}: {why}"))
             .why("the others serve it nothing but the news of who belongs")
             .advise(text(standing, "remedy"));

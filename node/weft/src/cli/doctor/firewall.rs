@@ -7,9 +7,10 @@ use std::{fs, path::Path};
 use super::{
     Finding,
     address::ports,
-    contact,
+    attempt, contact,
     facts::{Answers, Facts},
 };
+use crate::cli::terminal::text;
 
 /// A firewall that seems to be on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,24 +69,71 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     };
     let name = firewall.name();
-    let what = format!("{name} is on; it must let in UDP and TCP port {port}");
-    if is_anybody_silent(answers) {
-        let why = "a device does not answer, and its answers may be kept out here";
-        return vec![Finding::warning("firewall", what).why(why).advise(firewall.opens(port))];
+    let must = format!("it must let in UDP and TCP port {port}");
+    match silent(answers).as_slice() {
+        [] => vec![Finding::ok("firewall", format!("{name} is on; {must}"))],
+        silent => {
+            let dialled = format!("this device dialled {} in vain", silent.join("; and "));
+            let why = format!("what comes from there may be kept out here: {must}");
+            vec![
+                Finding::warning("firewall", format!("{name} is on, and {dialled}"))
+                    .why(why)
+                    .advise(firewall.opens(port)),
+            ]
+        }
     }
-    vec![Finding::ok("firewall", what)]
 }
 
-/// Whether nothing came back from a device that is looked for.
-fn is_anybody_silent(answers: &Answers) -> bool {
-    contact::others(answers).any(|(device, contact)| {
-        device["state"] != "here" && contact::endings(contact).any(|it| it == "no-answer")
-    })
+/// The devices that are looked for and from which nothing came back, each with where it was dialled and over
+/// what.
+fn silent(answers: &Answers) -> Vec<String> {
+    contact::others(answers)
+        .filter(|(device, _)| device["state"] != "here")
+        .map(|(device, contact)| (text(device, "name"), attempt::places(contact, "no-answer")))
+        .filter(|(_, places)| !places.is_empty())
+        .map(|(name, places)| format!("{name} at {places}"))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::doctor::{Level, sample};
+
+    #[test]
+    fn who_was_dialled_in_vain_is_named_with_where_and_over_what() {
+        let said = |change: fn(&mut Answers)| {
+            let found = sample::findings(check, |facts| {
+                facts.machine.firewalls = vec![Firewall::Ufw];
+                change(sample::answers(facts));
+            });
+            let Finding { level, what, why, to_do, .. } =
+                found.into_iter().next().expect("one is on");
+            (level, what, why, to_do)
+        };
+        let (level, what, ..) = said(|_| ());
+        let must = "it must let in UDP and TCP port 4711";
+        assert_eq!((level, what), (Level::Ok, format!("ufw is on; {must}")));
+        let (level, what, why, to_do) = said(|answers| {
+            sample::lose(answers, "phone", "no-answer");
+            let contact = &mut answers.checkup["devices"][0];
+            let mut udp = contact["failed"]["attempts"][0].clone();
+            udp["address"] = "/ip4/192.168.1.7/udp/4711/quic-v1".into();
+            contact["failed"]["attempts"].as_array_mut().unwrap().push(udp);
+            sample::lose(answers, "server", "no-answer");
+        });
+        assert_eq!(level, Level::Warning);
+        assert_eq!(
+            what,
+            "ufw is on, and this device dialled phone at 192.168.1.7:4711 by UDP and TCP; and server at \
+             203.0.113.5:4711 by TCP in vain"
+        );
+        assert_eq!(why, Some(format!("what comes from there may be kept out here: {must}")));
+        assert_eq!(to_do, ["sudo ufw allow 4711"]);
+        // Where the other machine says no, nothing is kept out.
+        let (level, ..) = said(|answers| sample::lose(answers, "phone", "refused"));
+        assert_eq!(level, Level::Ok);
+    }
 
     #[test]
     fn a_firewall_is_seen_by_what_anybody_may_read() {
