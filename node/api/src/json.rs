@@ -44,7 +44,7 @@ mod event;
 #[cfg(test)]
 mod sample;
 
-use self::run::{journal_entry, run};
+use self::run::{journal_entry, run, wait};
 pub use self::{
     agent::agent,
     audit::{audit, verification},
@@ -96,8 +96,9 @@ pub fn reply(reply: &Reply) -> Result<Value, Problem> {
         Reply::RunStarted { run } => json!({"run": run.to_string()}),
         Reply::Explained(list) => list.iter().map(explanation).collect(),
         Reply::Runs(list) => list.iter().map(|it| Value::Object(run(it))).collect(),
-        Reply::Run { view, journal } => {
+        Reply::Run { view, journal, waits } => {
             let mut fields = run(view);
+            fields.insert("waits".into(), waits.iter().map(wait).collect());
             fields.insert("journal".into(), journal.iter().map(journal_entry).collect());
             Value::Object(fields)
         }

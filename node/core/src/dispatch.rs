@@ -5,48 +5,48 @@
 //! device is cut, it is asked after the step as soon as it is linked again: it says, under the same epoch,
 //! that it goes on, how it ended, or that nothing was begun. If it is not back in time, what only reads is
 //! tried elsewhere; for what writes only `nothing was begun` leads to another try, and what may have had
-//! its effect is `uncertain` (`loss`).
+//! its effect is `uncertain` (`loss`). A device that is connected is waited for until the stream to it is open
+//! (`opening`).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use ed25519_dalek::SigningKey;
 use rand_chacha::ChaCha20Rng;
 use weft_protocol::{
-    audit::{Body, Ending, Touched},
+    audit::{Body, Ending},
     codec,
     decision::{Decision, Effect, Point},
-    graph::{Label, StepId},
+    graph::StepId,
     host_call::Refusal,
     id::{DeviceId, RunId},
     manifest::{Capability, CapabilityName, EffectClass},
-    run::{
-        Attempt, Candidate, Failure, INLINE_BYTES_MAX, Journal, Offer, Outcome, Progress,
-        RunMessage,
-    },
-    time::Timestamp,
+    run::{Attempt, Candidate, Failure, Journal, Offer, Outcome, Progress, RunMessage},
+    time::{Timestamp, WallTime},
 };
 
 use crate::{
     audit::keyed_digest,
     consent,
     env::{Batch, Env, durability_of},
-    executor::ending_of,
     node::draw,
     placement,
     registry::Installed,
 };
 
 mod choice;
+mod conclusion;
 mod loss;
+mod opening;
 mod said;
 mod task;
+mod wait;
 
+pub use conclusion::Concluded;
 pub use task::{Requester, Task, TaskKey, Tried};
+pub use wait::{Awaited, Wait};
 
 use choice::{choose, nowhere, offer_of};
+use conclusion::{bounded, outcome_of};
 use said::Said;
 
 /// An executor that is silent for so long counts as lost: fifteen beats.
@@ -95,23 +95,6 @@ pub enum DispatchOutput {
     Concluded(Box<Concluded>),
 }
 
-/// How a task ended.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Concluded {
-    /// Who wanted it.
-    pub requester: Requester,
-    /// Of which run.
-    pub run: RunId,
-    /// Which step.
-    pub step: StepId,
-    /// What it did.
-    pub capability: CapabilityName,
-    /// How.
-    pub outcome: Outcome,
-    /// Where all that the outcome tells comes from.
-    pub labels: BTreeSet<Label>,
-}
-
 /// What follows a persisted batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Persisting {
@@ -127,8 +110,10 @@ pub enum Persisting {
 
 #[derive(Debug)]
 enum Phase {
+    /// A device is connected that could do it, and the stream to it is about to open.
+    Opening { until: Timestamp },
     /// A person is asked.
-    Asking { decision: Decision },
+    Asking { decision: Decision, since: WallTime },
     /// The offer is being persisted.
     Preparing,
     /// The offer was sent.
@@ -142,6 +127,7 @@ enum Phase {
     /// How it stands is not known: the executor is away, or was asked and has not answered.
     Waiting {
         until: Timestamp,
+        since: WallTime,
         /// It had not said anything of this try.
         unanswered: bool,
         /// Whoever follows the run was told that it is waited for.
@@ -163,7 +149,9 @@ impl Phase {
             | Self::Acknowledged
             | Self::Waiting { .. }
             | Self::Cancelling { .. } => true,
-            Self::Asking { .. } | Self::Preparing | Self::Concluding(_) => false,
+            Self::Opening { .. } | Self::Asking { .. } | Self::Preparing | Self::Concluding(_) => {
+                false
+            }
         }
     }
 }
@@ -181,6 +169,10 @@ struct Dispatched {
     intent: Option<u64>,
     /// What was in force when the rules were asked.
     version: u64,
+    /// Until when this try waits for a stream to open, where it had to.
+    opens_by: Option<Timestamp>,
+    /// This try's offer was sent.
+    sent: bool,
     /// Under this try the executor may have had its effect.
     may_have_acted: bool,
     /// The executor was asked how this try stands.
@@ -253,13 +245,14 @@ impl Dispatch {
     fn first(&mut self, task: Task, epoch: u32, env: &Env<'_>) -> Option<Dispatched> {
         let failure = |refusal, reason| Outcome::Failed(Failure { refusal, reason });
         if self.tasks.contains_key(&task.key()) {
+            // No end of the step's: the task that is under way will have that.
             let reason = format!("step {} is under way already", task.step);
-            self.conclude_unplaced(task, failure(Refusal::Invalid, reason));
+            self.tell_concluded(task, failure(Refusal::Invalid, reason));
             return None;
         }
         let Some((agent, capability)) = env.registry.provider(&task.capability) else {
             let reason = format!("no agent here knows {}", task.capability);
-            self.conclude_unplaced(task, failure(Refusal::NotFound, reason));
+            self.conclude_unplaced(task, epoch, failure(Refusal::NotFound, reason), env);
             return None;
         };
         let (agent, capability) = (agent.clone(), capability.clone());
@@ -275,6 +268,8 @@ impl Dispatch {
             phase: Phase::Preparing,
             intent: None,
             version: env.version,
+            opens_by: None,
+            sent: false,
             may_have_acted: false,
             inquired: false,
             stopped: false,
@@ -287,17 +282,6 @@ impl Dispatch {
         })
     }
 
-    fn conclude_unplaced(&mut self, task: Task, outcome: Outcome) {
-        self.outputs.push(DispatchOutput::Concluded(Box::new(Concluded {
-            requester: task.requester,
-            run: task.run,
-            step: task.step,
-            capability: task.capability,
-            outcome,
-            labels: task.labels,
-        })));
-    }
-
     /// Writes into the journal of a run of this device; another owner keeps its own.
     fn journal(&mut self, key: &TaskKey, entry: Journal) {
         if key.owner == self.me {
@@ -307,12 +291,15 @@ impl Dispatch {
 
     /// Chooses a device, has the rules agree, and persists the offer.
     fn place(&mut self, mut it: Dispatched, env: &mut Env<'_>) {
-        it.tries += 1;
         it.version = env.version;
         let placement = choose(&it.task, &it.offer, &it.agent, &it.capability, &it.excluded, env);
         it.candidates = placement.candidates;
         let (Some(executor), Some(decision)) = (placement.chosen, placement.decision.clone())
         else {
+            if self.waits_for_stream(&mut it, env) {
+                self.tasks.insert(it.task.key(), it);
+                return;
+            }
             let (refusal, reason) = match placement.decision {
                 Some(decision) => (Refusal::Denied, decision.reason),
                 None => (Refusal::NotFound, nowhere(&it.task, &it.candidates)),
@@ -321,9 +308,12 @@ impl Dispatch {
                 let decision = Decision::deny(reason.clone());
                 self.record_denial(&it, decision, env);
             }
-            self.conclude_unplaced(it.task, Outcome::Failed(Failure { refusal, reason }));
+            let epoch = it.offer.attempt.epoch;
+            let failed = Outcome::Failed(Failure { refusal, reason });
+            self.conclude_unplaced(it.task, epoch, failed, env);
             return;
         };
+        it.tries += 1;
         it.executor = executor;
         match decision.effect {
             Effect::Ask if it.task.can_ask => {
@@ -334,7 +324,7 @@ impl Dispatch {
                     executor,
                     reason: decision.reason.clone(),
                 });
-                it.phase = Phase::Asking { decision };
+                it.phase = Phase::Asking { decision, since: env.now.wall };
                 self.tasks.insert(it.task.key(), it);
             }
             Effect::Allow => self.offer(it, decision, env),
@@ -351,8 +341,9 @@ impl Dispatch {
     /// A denied intent is complete: nothing follows it.
     fn deny(&mut self, it: Dispatched, reason: String, env: &mut Env<'_>) {
         self.record_denial(&it, Decision::deny(reason.clone()), env);
-        let failure = Failure { refusal: Refusal::Denied, reason };
-        self.conclude_unplaced(it.task, Outcome::Failed(failure));
+        let epoch = it.offer.attempt.epoch;
+        let failed = Outcome::Failed(Failure { refusal: Refusal::Denied, reason });
+        self.conclude_unplaced(it.task, epoch, failed, env);
     }
 
     fn intent(it: &Dispatched, decision: Decision, env: &Env<'_>) -> Body {
@@ -412,7 +403,8 @@ impl Dispatch {
             return false;
         }
         let Some(mut it) = self.tasks.remove(&key) else { return false };
-        let Phase::Asking { decision } = std::mem::replace(&mut it.phase, Phase::Preparing) else {
+        let Phase::Asking { decision, .. } = std::mem::replace(&mut it.phase, Phase::Preparing)
+        else {
             return false;
         };
         if !yes {
@@ -468,9 +460,17 @@ impl Dispatch {
         }
         it.phase = Phase::Offered;
         it.heard = env.now.mono;
-        it.may_have_acted = it.offer.effect == EffectClass::Idempotent;
-        let offer = RunMessage::Offer(Box::new(it.offer.clone()));
         let executor = it.executor;
+        let neighbour = env.neighbour(&executor);
+        if neighbour.is_some_and(|it| !it.reachable) {
+            // Its stream closed meanwhile: it is offered when there is another.
+            let is_away = neighbour.is_some_and(|it| !it.connected);
+            self.parted(key, is_away.then_some("it went away"), env);
+            return;
+        }
+        it.may_have_acted = it.offer.effect == EffectClass::Idempotent;
+        it.sent = true;
+        let offer = RunMessage::Offer(Box::new(it.offer.clone()));
         self.outputs.push(DispatchOutput::Tell(executor, offer));
         self.carries(key, &executor);
     }
@@ -495,7 +495,7 @@ impl Dispatch {
 
     /// A batch could not be persisted: nothing that was to follow happens, and what may have had its
     /// effect is uncertain.
-    pub fn persist_failed(&mut self, what: &Persisting, reason: &str) {
+    pub fn persist_failed(&mut self, what: &Persisting, reason: &str, env: &Env<'_>) {
         let (Persisting::Offer(key) | Persisting::IntentKnown(key) | Persisting::Outcome(key)) =
             what
         else {
@@ -514,7 +514,8 @@ impl Dispatch {
             Phase::Concluding(failed @ Outcome::Failed(_)) => failed,
             Phase::Concluding(_) if it.offer.effect > EffectClass::ReadOnly => Outcome::Uncertain,
             _ if it.may_have_acted => Outcome::Uncertain,
-            Phase::Asking { .. }
+            Phase::Opening { .. }
+            | Phase::Asking { .. }
             | Phase::Preparing
             | Phase::Offered
             | Phase::Running
@@ -524,20 +525,8 @@ impl Dispatch {
             | Phase::Cancelling { .. }
             | Phase::Concluding(_) => Outcome::Failed(lost),
         };
-        self.conclude_unplaced(it.task, outcome);
-    }
-
-    fn concluded(&mut self, key: &TaskKey) {
-        let concluding =
-            self.tasks.get(key).is_some_and(|it| matches!(it.phase, Phase::Concluding(_)));
-        if !concluding {
-            return;
-        }
-        let Some(it) = self.tasks.remove(key) else { return };
-        let Phase::Concluding(outcome) = it.phase else { return };
-        let ack = RunMessage::DoneAck(it.offer.attempt);
-        self.outputs.push(DispatchOutput::Tell(it.executor, ack));
-        self.conclude_unplaced(it.task, outcome);
+        // A batch that was too large for the disk is refused for itself; this one is not.
+        self.conclude_unplaced(it.task, it.offer.attempt.epoch, outcome, env);
     }
 
     /// Takes a message of an executor.
@@ -637,6 +626,7 @@ impl Dispatch {
             }
             Phase::Acknowledging
             | Phase::Cancelling { .. }
+            | Phase::Opening { .. }
             | Phase::Asking { .. }
             | Phase::Preparing
             | Phase::Concluding(_) => {}
@@ -703,69 +693,11 @@ impl Dispatch {
         // A yes held for the try before.
         it.offer = offer_of(&it.task, &it.agent, &it.capability, it.offer.attempt.epoch + 1, env);
         it.phase = Phase::Preparing;
+        it.opens_by = None;
+        it.sent = false;
         it.may_have_acted = false;
         it.inquired = false;
+        it.said.cover();
         self.place(it, env);
     }
-
-    fn fail(&mut self, key: &TaskKey, refusal: Refusal, reason: String, env: &mut Env<'_>) {
-        self.conclude(key, Outcome::Failed(Failure { refusal, reason }), env);
-    }
-
-    /// Persists how a step ended.
-    fn conclude(&mut self, key: &TaskKey, outcome: Outcome, env: &mut Env<'_>) {
-        let Some(it) = self.tasks.get_mut(key) else { return };
-        let (ending, output) = match &outcome {
-            Outcome::Value { value, .. } => {
-                (Ending::Done, Some(keyed_digest(env.addressing_key, value)))
-            }
-            Outcome::Failed(failure) => (ending_of(failure.refusal), None),
-            Outcome::Uncertain => (Ending::Uncertain, None),
-        };
-        let body = match (it.intent, &outcome) {
-            (Some(intent), _) => outcome_of(intent, ending, output),
-            // Nothing was offered: the record of what was asked about is complete in itself.
-            (None, Outcome::Failed(failure)) => {
-                Self::intent(it, Decision::deny(failure.reason.clone()), env)
-            }
-            (None, Outcome::Value { .. } | Outcome::Uncertain) => {
-                Self::intent(it, Decision::deny("it was not offered"), env)
-            }
-        };
-        let (_, writes) = env.chain.append(body, env.now.wall);
-        let attempt = it.offer.attempt.clone();
-        let batch = Batch { writes, durability: durability_of(it.offer.effect) };
-        it.phase = Phase::Concluding(outcome.clone());
-        self.journal(key, Journal::Ended { attempt, outcome, time: env.now.wall });
-        let next = Persisting::Outcome(key.clone());
-        self.outputs.push(DispatchOutput::Persist(batch, next));
-    }
-}
-
-/// What is believed of how another device says that a step ended: an output that is larger than any may
-/// be is none, though it may have happened.
-fn bounded(outcome: Outcome, effect: EffectClass) -> Outcome {
-    let bytes = match &outcome {
-        Outcome::Value { value, .. } => codec::encode(value).len(),
-        Outcome::Failed(failure) => failure.reason.len(),
-        Outcome::Uncertain => 0,
-    };
-    match (outcome, effect) {
-        (outcome, _) if bytes <= INLINE_BYTES_MAX => outcome,
-        (Outcome::Value { .. }, EffectClass::Idempotent | EffectClass::AtMostOnce) => {
-            Outcome::Uncertain
-        }
-        (_, _) => {
-            let reason = format!("it ended with {bytes} bytes, over {INLINE_BYTES_MAX}");
-            Outcome::Failed(Failure { refusal: Refusal::Failed, reason })
-        }
-    }
-}
-
-const fn outcome_of(
-    intent: u64,
-    ending: Ending,
-    output: Option<weft_protocol::id::Digest>,
-) -> Body {
-    Body::Outcome { intent, ending, output, reads: Touched::NONE, writes: Touched::NONE }
 }

@@ -1,6 +1,6 @@
 //! What people and programs ask of a node, and what it tells them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use weft_protocol::{
     audit::{Head, Record},
@@ -216,6 +216,8 @@ pub enum Reply {
         view: RunView,
         /// Its journal; empty for a run of another device.
         journal: Vec<Journal>,
+        /// What its steps wait for at this moment.
+        waits: Vec<WaitView>,
     },
     /// To [`Command::Documents`].
     Documents(Vec<DocumentView>),
@@ -441,10 +443,11 @@ pub struct DeviceView {
     pub is_relayed: Option<bool>,
     /// The round trip, in microseconds.
     pub round_trip_micros: Option<u64>,
-    /// Since when it is here or away, by this node's clock. Of one that was away at this node's start,
-    /// when it was last heard.
+    /// Since when it is here or away, by this node's clock; `None`: it is away, and was at this node's start,
+    /// so that nobody here knows when it went.
     pub since: Option<WallTime>,
-    /// When this device last heard it, to some minutes.
+    /// When this device last heard it. Of one that it did not hear since its node's start up to ten minutes too
+    /// early: that is written to the disk so seldom.
     pub last_heard: Option<WallTime>,
     /// Models that answer there.
     pub models: Vec<String>,
@@ -527,6 +530,45 @@ pub struct RunView {
     pub started: WallTime,
     /// When it ended.
     pub ended: Option<WallTime>,
+}
+
+/// A step of a run that does not go on until something comes, as `weft run show` shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WaitView {
+    /// Which step.
+    pub step: StepId,
+    /// What it does.
+    pub capability: CapabilityName,
+    /// The name of the device that does it, or would.
+    pub device: String,
+    /// For what.
+    pub what: WaitsFor,
+    /// Since when.
+    pub since: WallTime,
+    /// For how long from now at most.
+    pub most: Duration,
+}
+
+/// What a step waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WaitsFor {
+    /// Its device, which is away.
+    Device,
+    /// Word of its device, which is here, of how the step stands.
+    Word,
+    /// A person's yes.
+    Yes,
+}
+
+impl WaitsFor {
+    /// As it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Word => "word",
+            Self::Yes => "yes",
+        }
+    }
 }
 
 /// A document's content.

@@ -24,6 +24,8 @@ pub struct Neighbour {
     pub subject: Subject,
     /// Whether it is this one.
     pub here: bool,
+    /// Whether it is connected; its streams may not be open yet.
+    pub connected: bool,
     /// Whether it can be asked now.
     pub reachable: bool,
     /// The round trip in microseconds, where it was measured.

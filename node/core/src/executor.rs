@@ -47,6 +47,8 @@ use kept::StepKey;
 
 /// A running step says that it lives so often; it tells loss from slowness.
 const BEAT: Duration = Duration::from_secs(1);
+/// The most bytes of a line that is kept to be said once more: what tells how far a step is, is short.
+const STAGE_BYTES_MAX: usize = 1 << 10;
 /// The most host calls of one execution: enough for any agent that batches, a bound for one that loops.
 const HOST_CALLS_MAX: u32 = 10_000;
 
@@ -167,6 +169,8 @@ struct Execution {
     next: Option<Box<Offer>>,
     host_calls: u32,
     drawn: u32,
+    /// The agent's last line, for whoever asks again how the step stands.
+    stage: Option<String>,
     children: u16,
     ends: Timestamp,
     next_beat: Timestamp,
@@ -513,6 +517,9 @@ impl Executor {
             return;
         }
         execution.next_beat = env.now.mono + BEAT;
+        if let Progress::Log(line) = &progress {
+            execution.stage = (line.len() <= STAGE_BYTES_MAX).then(|| line.clone());
+        }
         let attempt = execution.offer.attempt.clone();
         let message = RunMessage::Progress { attempt, progress };
         self.outputs.push(ExecutorOutput::Tell(execution.from, message));

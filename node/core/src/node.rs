@@ -90,7 +90,7 @@ pub struct Node {
     strangers: u64,
     strangers_since: Timestamp,
     warnings: Vec<String>,
-    journal: Vec<Write>,
+    journal: JournalTail,
     wrote: BTreeMap<RunId, Vec<DocumentId>>,
     /// The devices that were asked for steps of another owner's runs, by agents that run here.
     asked: BTreeMap<RunId, BTreeSet<DeviceId>>,
@@ -135,6 +135,7 @@ mod checkup;
 mod departure;
 mod devices;
 mod handover;
+mod journal;
 mod peers;
 mod root;
 mod rotation;
@@ -142,6 +143,7 @@ mod routes;
 mod settling;
 
 use handover::Handover;
+use journal::JournalTail;
 use rotation::Rotation;
 use settling::Settling;
 
@@ -191,7 +193,7 @@ impl Node {
             strangers: 0,
             strangers_since: context.now.mono,
             warnings: Vec::new(),
-            journal: Vec::new(),
+            journal: JournalTail::default(),
             wrote: BTreeMap::new(),
             asked: BTreeMap::new(),
             settling: Settling::default(),
@@ -293,6 +295,7 @@ impl Node {
             timer,
             head,
             checkpoint,
+            self.journal.poll_timeout(),
             self.settling.poll_timeout(),
             self.membership.poll_timeout(),
             self.dispatch.poll_timeout(),
@@ -321,6 +324,9 @@ impl Node {
             let count = std::mem::take(&mut self.strangers);
             let (_, writes) = self.chain.append(Body::Strangers { count }, now.wall);
             self.persist(Batch::ordered(writes), After::Nothing);
+        }
+        if let Some(entries) = self.journal.due(now.mono) {
+            self.persist(Batch::ordered(entries), After::Nothing);
         }
         let checkpoint = self.chain.handle_timeout(now);
         if !checkpoint.is_empty() {
@@ -586,7 +592,9 @@ impl Node {
             self.warn(format!("something was too large to be kept: {reason}"));
             return;
         }
-        let text = format!("nothing can be written to the disk any more: {reason}");
+        let text = format!(
+            "nothing can be written to the disk any more: {reason}; nothing new is kept here until it is mended and weft starts anew"
+        );
         if !self.warnings.contains(&text) {
             self.warnings.push(text.clone());
             self.tell_watchers(Event::Warning { text });
@@ -598,7 +606,7 @@ impl Node {
         let mut env = environment!(self, context, neighbours);
         match after {
             After::Executor(what) => self.executor.persist_failed(what, reason, &mut env),
-            After::Dispatch(what) => self.dispatch.persist_failed(&what, reason),
+            After::Dispatch(what) => self.dispatch.persist_failed(&what, reason, &env),
             After::Runs(what) => self.runs.persist_failed(what, reason, &mut env),
             After::Replica(ticket) => env.aborted(ticket),
             After::Invitation(endpoint) => {
@@ -696,6 +704,7 @@ impl Node {
                 };
                 Neighbour {
                     here,
+                    connected: here || self.links.of(&device).is_some(),
                     reachable: here || self.links.to(&device, Protocol::Run).is_some(),
                     round_trip_micros: self.links.of(&device).and_then(|it| it.round_trip_micros),
                     queue,

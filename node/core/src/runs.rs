@@ -32,6 +32,7 @@ use crate::{
 mod journal;
 
 pub use journal::read_journal;
+pub(crate) use journal::read_with;
 
 /// How long a step may take: a model on a phone needs minutes for a long text.
 const STEP_DEADLINE: Duration = Duration::from_secs(600);
@@ -67,6 +68,8 @@ pub enum RunsOutput {
         /// How it was tried before this start of the node.
         tried: Option<Tried>,
     },
+    /// Write into the journal of a run, at the latest with its end.
+    Journal(Write),
     /// Stop what is under way.
     CancelTasks(RunId),
     /// The run and its first entry are persisted.
@@ -468,6 +471,16 @@ impl Runs {
                     } else {
                         Outcome::Failed(failure)
                     };
+                    let attempt = Attempt {
+                        owner: env.me,
+                        run: id,
+                        step: step.index.into(),
+                        above: Vec::new(),
+                        epoch: tried.map_or(1, |tried| tried.epoch),
+                    };
+                    let time = env.now.wall;
+                    let ended = Journal::Ended { attempt, outcome: outcome.clone(), time };
+                    self.outputs.push(RunsOutput::Journal(run.entry(id, &ended)));
                     run.steps.insert(step.index, StepState::Ended(outcome));
                 }
             }

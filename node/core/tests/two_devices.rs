@@ -34,6 +34,15 @@ mod denials;
 #[path = "two_devices/limits.rs"]
 mod limits;
 
+#[path = "two_devices/opening.rs"]
+mod opening;
+
+#[path = "two_devices/telling.rs"]
+mod telling;
+
+#[path = "two_devices/journals.rs"]
+mod journals;
+
 use support::{ALLOW, Fabric, Rules, step};
 
 /// The laptop (0) and the server (1), connected; the phone is a member, too.

@@ -1,7 +1,7 @@
 //! A run, with its journal.
 
 use serde_json::{Map, Value, json};
-use weft_core::door::RunView;
+use weft_core::door::{RunView, WaitView};
 use weft_protocol::run::{Attempt, Journal, Outcome};
 
 use super::{
@@ -20,6 +20,17 @@ pub(super) fn run(run: &RunView) -> Map<String, Value> {
         "started": time(run.started),
         "ended": run.ended.map(time),
     }))
+}
+
+pub(super) fn wait(wait: &WaitView) -> Value {
+    json!({
+        "step": wait.step.to_string(),
+        "capability": wait.capability.to_string(),
+        "for": wait.what.word(),
+        "device": wait.device,
+        "since": time(wait.since),
+        "most_s": wait.most.as_millis().div_ceil(1_000),
+    })
 }
 
 pub(super) fn journal_entry(entry: &Journal) -> Value {
@@ -89,8 +100,10 @@ pub(super) fn outcome(outcome: &Outcome) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use expect_test::expect;
-    use weft_core::door::Reply;
+    use weft_core::door::{Reply, WaitsFor};
     use weft_protocol::{
         graph::{Plan, StepId},
         host_call::Refusal,
@@ -148,8 +161,16 @@ mod tests {
             started: at(0),
             ended: Some(at(2)),
         };
+        let waits = vec![WaitView {
+            step: StepId(vec![2]),
+            capability: "text.summarize".parse().unwrap(),
+            device: "server".into(),
+            what: WaitsFor::Device,
+            since: at(1),
+            most: Duration::from_millis(9_001),
+        }];
         check(
-            &reply(&Reply::Run { view, journal }).unwrap(),
+            &reply(&Reply::Run { view, journal, waits }).unwrap(),
             expect![[r#"
             {
               "ended": "2026-03-10T09:00:02Z",
@@ -219,6 +240,16 @@ mod tests {
               "owner": "laptop",
               "started": "2026-03-10T09:00:00Z",
               "state": "failed",
+              "waits": [
+                {
+                  "capability": "text.summarize",
+                  "device": "server",
+                  "for": "device",
+                  "most_s": 10,
+                  "since": "2026-03-10T09:00:01Z",
+                  "step": "2"
+                }
+              ],
               "words": "x"
             }"#]],
         );

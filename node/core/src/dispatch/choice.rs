@@ -7,12 +7,12 @@ use weft_protocol::{
     decision::Point,
     id::DeviceId,
     manifest::Capability,
-    run::{Attempt, Candidate, Offer},
+    run::{Candidate, Offer},
 };
 
 use super::{LEASE, Task};
 use crate::{
-    env::Env,
+    env::{Env, Neighbour},
     placement::{self, Facts, Need},
     registry::Installed,
 };
@@ -24,15 +24,8 @@ pub(super) fn offer_of(
     epoch: u32,
     env: &Env<'_>,
 ) -> Offer {
-    let attempt = Attempt {
-        owner: task.owner,
-        run: task.run,
-        step: task.step.clone(),
-        above: task.above.clone(),
-        epoch,
-    };
     Offer {
-        attempt,
+        attempt: task.attempt(epoch),
         capability: task.capability.clone(),
         agent: agent.digest,
         arguments: task.arguments.clone(),
@@ -47,12 +40,26 @@ pub(super) fn offer_of(
     }
 }
 
+/// Chooses among the devices that can be asked now.
 pub(super) fn choose(
     task: &Task,
     offer: &Offer,
     agent: &Installed,
     capability: &Capability,
     excluded: &BTreeMap<DeviceId, String>,
+    env: &Env<'_>,
+) -> placement::Placement {
+    choose_among(task, offer, agent, capability, excluded, |it| it.reachable, env)
+}
+
+/// Chooses among the devices that count as such which can be asked.
+pub(super) fn choose_among(
+    task: &Task,
+    offer: &Offer,
+    agent: &Installed,
+    capability: &Capability,
+    excluded: &BTreeMap<DeviceId, String>,
+    can_be_asked: fn(&Neighbour) -> bool,
     env: &Env<'_>,
 ) -> placement::Placement {
     let needs_model =
@@ -75,7 +82,7 @@ pub(super) fn choose(
             .find(|call| {
                 !env.neighbours
                     .iter()
-                    .any(|it| it.reachable && env.registry.has(&it.subject.id, call))
+                    .any(|it| can_be_asked(it) && env.registry.has(&it.subject.id, call))
             })
             .cloned(),
         bytes: codec::encode(&task.arguments).len() as u64,
@@ -90,7 +97,7 @@ pub(super) fn choose(
                 name: it.subject.name.clone(),
                 kind: it.subject.kind,
                 here: it.here,
-                reachable: it.reachable && !excluded.contains_key(&device),
+                reachable: can_be_asked(it) && !excluded.contains_key(&device),
                 offers: env.registry.offers(&device, &task.capability, &agent.digest),
                 lacks: capability
                     .calls

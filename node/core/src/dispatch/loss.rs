@@ -48,6 +48,7 @@ impl Dispatch {
             Phase::Waiting { until, .. } => Some((until, "a device stayed away too long")),
             Phase::Cancelling { until } => Some((until, "a device says nothing to a stop")),
             Phase::Asking { .. } => Some((it.task.ends, "nobody answered")),
+            Phase::Opening { until } => Some((until, "a stream does not open")),
             Phase::Preparing | Phase::Concluding(_) => None,
         };
         self.tasks.values().filter_map(due).min_by_key(|(at, _)| *at)
@@ -85,12 +86,14 @@ impl Dispatch {
                 Phase::Asking { .. } if it.task.ends <= now => {
                     self.fail(&key, Refusal::Denied, "nobody answered in time".into(), env);
                 }
+                Phase::Opening { until } if until <= now => self.place_anew(&key, env),
                 Phase::Offered
                 | Phase::Running
                 | Phase::Acknowledging
                 | Phase::Acknowledged
                 | Phase::Waiting { .. }
                 | Phase::Cancelling { .. }
+                | Phase::Opening { .. }
                 | Phase::Asking { .. }
                 | Phase::Preparing
                 | Phase::Concluding(_) => {}
@@ -106,7 +109,7 @@ impl Dispatch {
         let may_have_acted = tried.may_have_acted();
         let known = env.registry.provider(&task.capability).is_some();
         if !known && may_have_acted {
-            self.conclude_unplaced(task, Outcome::Uncertain);
+            self.conclude_unplaced(task, tried.epoch, Outcome::Uncertain, env);
             return;
         }
         let Some(mut it) = self.first(task, tried.epoch, env) else { return };
@@ -122,11 +125,13 @@ impl Dispatch {
         it.intent = Some(tried.intent);
         it.may_have_acted = may_have_acted || it.offer.effect == EffectClass::Idempotent;
         it.tries = 1;
+        it.sent = true;
         it.stopped = tried.stopped;
         let waits = it.may_have_acted || !it.stopped;
         let patience = if it.may_go_elsewhere() { WAIT_FOR_READER } else { WAIT_FOR_DEVICE };
         let until = env.now.mono + patience;
-        it.phase = Phase::Waiting { until, unanswered: false, told: true };
+        let since = env.now.wall;
+        it.phase = Phase::Waiting { until, since, unanswered: false, told: true };
         let key = it.task.key();
         self.tasks.insert(key.clone(), it);
         if env.neighbour(&tried.executor).is_none() {
@@ -151,6 +156,7 @@ impl Dispatch {
     fn inquire(&mut self, key: &TaskKey) {
         let Some(it) = self.tasks.get_mut(key) else { return };
         it.inquired = true;
+        it.said.ask();
         let inquire = RunMessage::Inquire(it.offer.attempt.clone());
         self.outputs.push(DispatchOutput::Tell(it.executor, inquire));
     }
@@ -178,7 +184,7 @@ impl Dispatch {
 
     /// The link to an executor is cut. It goes on with the step, and says how that stands when there is a
     /// link again.
-    fn parted(&mut self, key: &TaskKey, how: Option<&str>, env: &mut Env<'_>) {
+    pub(super) fn parted(&mut self, key: &TaskKey, how: Option<&str>, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get(key) else { return };
         let now = env.now.mono;
         let patience = if !it.may_go_elsewhere() {
@@ -198,7 +204,7 @@ impl Dispatch {
         let unanswered = matches!(it.phase, Phase::Offered) && !it.inquired;
         let least = if it.may_go_elsewhere() { WAIT_AT_LEAST } else { WAIT_FOR_ANSWER };
         let until = (now + most).min(it.task.ends).max(now + least);
-        it.phase = Phase::Waiting { until, unanswered, told: false };
+        it.phase = Phase::Waiting { until, since: env.now.wall, unanswered, told: false };
         self.tell_waiting(key, how, env);
     }
 
@@ -207,7 +213,7 @@ impl Dispatch {
         let Some(it) = self.tasks.get_mut(key) else { return };
         let (Phase::Waiting { until, told, .. }, Some(how)) = (&mut it.phase, how) else { return };
         if !std::mem::replace(told, true) {
-            let (name, most) = (env.name(&it.executor), until.since(env.now.mono).as_secs());
+            let (name, most) = (env.name(&it.executor), seconds(until.since(env.now.mono)));
             self.say(key, format!("{name}: {how}; waiting for it, {most} s at most"));
         }
     }
@@ -243,7 +249,8 @@ impl Dispatch {
 
     /// A line for whoever follows the run.
     fn say(&mut self, key: &TaskKey, line: String) {
-        let Some(it) = self.tasks.get(key) else { return };
+        let Some(it) = self.tasks.get_mut(key) else { return };
+        it.said.cover();
         let Task { requester, run, step, .. } = &it.task;
         let (requester, step) = (requester.clone(), step.clone());
         let said = DispatchOutput::Progressed(requester, *run, step, Progress::Log(line));
@@ -279,6 +286,7 @@ impl Dispatch {
                     | Phase::Running
                     | Phase::Acknowledging
                     | Phase::Acknowledged
+                    | Phase::Opening { .. }
                     | Phase::Asking { .. }
                     | Phase::Preparing
                     | Phase::Concluding(_),
@@ -292,16 +300,19 @@ impl Dispatch {
     pub fn connected(&mut self, device: DeviceId, env: &mut Env<'_>) {
         let (mut offers, mut inquiries, mut waited) = (Vec::new(), Vec::new(), Vec::new());
         for (key, it) in self.tasks.iter_mut().filter(|(_, it)| it.executor == device) {
-            let Phase::Waiting { until, unanswered, told } = &mut it.phase else { continue };
+            let Phase::Waiting { until, unanswered, told, .. } = &mut it.phase else { continue };
             let soon = (env.now.mono + WAIT_FOR_ANSWER).min(it.task.ends + BEYOND);
             *until = (*until).max(soon);
             if *told {
                 waited.push(key.clone());
             }
-            if *unanswered && !it.stopped && it.version == env.version && it.offer.consent.is_none()
-            {
+            // A person's yes is spent where its offer arrived.
+            let is_spent = it.sent && it.offer.consent.is_some();
+            if *unanswered && !it.stopped && it.version == env.version && !is_spent {
                 it.phase = Phase::Offered;
                 it.heard = env.now.mono;
+                it.may_have_acted |= it.offer.effect == EffectClass::Idempotent;
+                it.sent = true;
                 let offer = RunMessage::Offer(Box::new(it.offer.clone()));
                 self.outputs.push(DispatchOutput::Tell(device, offer));
                 offers.push(key.clone());
@@ -318,6 +329,7 @@ impl Dispatch {
         for key in waited {
             self.say(&key, format!("{} is here again", env.name(&device)));
         }
+        self.place_opened(env);
     }
 
     /// Stops all tasks that `which` chooses.
@@ -336,7 +348,7 @@ impl Dispatch {
     fn cancel_one(&mut self, key: &TaskKey, env: &mut Env<'_>) {
         let Some(it) = self.tasks.get_mut(key) else { return };
         match it.phase {
-            Phase::Asking { .. } | Phase::Preparing => {}
+            Phase::Opening { .. } | Phase::Asking { .. } | Phase::Preparing => {}
             Phase::Offered
             | Phase::Running
             | Phase::Acknowledging
@@ -371,7 +383,8 @@ impl Dispatch {
                 Phase::Offered | Phase::Running | Phase::Waiting { .. } if only_reads => {
                     self.lost(&key, "it no longer belongs to the fabric", env);
                 }
-                Phase::Asking { .. }
+                Phase::Opening { .. }
+                | Phase::Asking { .. }
                 | Phase::Preparing
                 | Phase::Offered
                 | Phase::Running
@@ -423,6 +436,11 @@ impl Dispatched {
         let Self { task, offer, agent, capability, .. } = self;
         choose(task, offer, agent, capability, &excluded, env).chosen.is_some()
     }
+}
+
+/// A length of time as it is said of a wait that ends within it.
+const fn seconds(most: Duration) -> u128 {
+    most.as_millis().div_ceil(1_000)
 }
 
 fn is_reachable(device: &DeviceId, env: &Env<'_>) -> bool {

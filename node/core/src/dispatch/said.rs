@@ -16,6 +16,10 @@ const LOG_LINES_MAX: u32 = 1_000;
 pub(super) struct Said {
     text: Amount,
     log: Amount,
+    /// Its last line, where nothing else stands before whoever follows.
+    last: Option<String>,
+    /// Its executor was asked how it stands, and says its last line once more.
+    is_asked: bool,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +42,16 @@ impl Amount {
 }
 
 impl Said {
+    /// Its executor is asked how it stands.
+    pub(super) const fn ask(&mut self) {
+        self.is_asked = true;
+    }
+
+    /// A line of this device's own takes the place of its last one, or it begins anew.
+    pub(super) fn cover(&mut self) {
+        self.last = None;
+    }
+
     /// What is to be passed on. What is too much is dropped; the log says so once.
     pub(super) fn take(&mut self, progress: Progress) -> Option<Progress> {
         match progress {
@@ -47,6 +61,11 @@ impl Said {
                 .takes(text.len(), TEXT_BYTES_MAX, TEXT_PIECES_MAX)
                 .then_some(Progress::Text(text)),
             Progress::Log(line) => {
+                let is_asked = std::mem::take(&mut self.is_asked);
+                if is_asked && self.last.as_ref() == Some(&line) {
+                    return None;
+                }
+                self.last = Some(line.clone());
                 let was_full = self.log.full;
                 if self.log.takes(line.len(), LOG_BYTES_MAX, LOG_LINES_MAX) {
                     Some(Progress::Log(line))
@@ -74,6 +93,19 @@ mod tests {
         );
         assert_eq!(said.take(line(1)), None);
         assert_eq!(said.take(Progress::Text("a".into())), Some(Progress::Text("a".into())));
+    }
+
+    #[test]
+    fn a_line_that_is_said_once_more_is_passed_on_only_where_another_took_its_place() {
+        let mut said = Said::default();
+        let line = || Progress::Log("part 2 of 7".into());
+        // An agent may say the same twice.
+        assert_eq!([said.take(line()), said.take(line())], [Some(line()), Some(line())]);
+        said.ask();
+        assert_eq!([said.take(line()), said.take(line())], [None, Some(line())]);
+        said.ask();
+        said.cover();
+        assert_eq!(said.take(line()), Some(line()));
     }
 
     #[test]

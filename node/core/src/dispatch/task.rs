@@ -85,6 +85,12 @@ impl TaskKey {
 }
 
 impl Task {
+    /// A try of it.
+    pub(super) fn attempt(&self, epoch: u32) -> Attempt {
+        let Self { owner, run, step, above, .. } = self;
+        Attempt { owner: *owner, run: *run, step: step.clone(), above: above.clone(), epoch }
+    }
+
     /// Which task this is.
     pub fn key(&self) -> TaskKey {
         let Self { owner, run, step, above, .. } = self;

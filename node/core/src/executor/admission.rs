@@ -9,7 +9,7 @@ use weft_protocol::{
     id::{DeviceId, Digest, RunId},
     manifest::EffectClass,
     row::{ReadError, Write},
-    run::{Attempt, Executed, Failure, Offer, Outcome, RunMessage, Stage},
+    run::{Attempt, Executed, Failure, Offer, Outcome, Progress, RunMessage, Stage},
 };
 
 use super::{
@@ -119,9 +119,14 @@ impl Executor {
                 self.refuse(from, attempt, failure);
                 return;
             }
+            let stage = running.stage.clone().map(Progress::Log);
             match running.phase {
                 Phase::Running | Phase::Queued | Phase::Marking => {
-                    self.say(from, RunMessage::Accept(attempt))
+                    self.say(from, RunMessage::Accept(attempt.clone()));
+                    // What it said while the link was cut has got lost.
+                    if let Some(progress) = stage {
+                        self.say(from, RunMessage::Progress { attempt, progress });
+                    }
                 }
                 Phase::AwaitingAck { .. } => self.close(&key, None, env),
                 Phase::Preparing | Phase::Committing(_) => {}
@@ -349,6 +354,7 @@ impl Executor {
             next: None,
             host_calls: 0,
             drawn: 0,
+            stage: None,
             children: 0,
             ends,
             next_beat: env.now.mono + BEAT,

@@ -5,6 +5,7 @@ use weft_protocol::{
     decision::Decision,
     device::Role,
     document::DocumentKind,
+    frame::Protocol,
     host_call::Refusal,
     id::{DeviceId, RunId},
     row::ReadError,
@@ -17,9 +18,10 @@ use super::{
 use crate::{
     Context,
     audit::{self, Checked, Lineage, Signatures},
+    dispatch::{Awaited, Wait},
     door::{
         AgentView, AuditView, Command, DocumentView, DoorId, Explanation, ForkView,
-        FormerChainView, Reply, RunView, Status, TimerView, Verification,
+        FormerChainView, Reply, RunView, Status, TimerView, Verification, WaitView, WaitsFor,
     },
     invitation::Offer,
     placement::device_named,
@@ -311,9 +313,23 @@ impl Node {
         if !prefix.is_empty() && matching.next().is_some() {
             return Err((Refusal::Invalid, format!("several runs begin with {prefix:?}")));
         }
-        let journal = runs::read_journal(view.run, context.rows)
+        let journal = runs::read_with(view.run, self.journal.entries(), context.rows)
             .map_err(|error| (Refusal::Failed, error.to_string()))?;
-        Ok(Reply::Run { view, journal })
+        let waits = self.dispatch.waits(&view.run).map(|wait| self.wait_view(wait, context.now));
+        let waits = waits.collect();
+        Ok(Reply::Run { view, journal, waits })
+    }
+
+    fn wait_view(&self, wait: Wait, now: weft_protocol::time::Now) -> WaitView {
+        let Wait { step, capability, executor, awaited, since, until } = wait;
+        let is_here = executor == self.me || self.links.to(&executor, Protocol::Run).is_some();
+        let device = self.name(&executor);
+        let what = match awaited {
+            Awaited::Yes => WaitsFor::Yes,
+            Awaited::Executor if is_here => WaitsFor::Word,
+            Awaited::Executor => WaitsFor::Device,
+        };
+        WaitView { step, capability, device, what, since, most: until.since(now.mono) }
     }
 
     fn documents(

@@ -24,7 +24,11 @@ use crate::{
 impl Node {
     pub(super) fn on_runs(&mut self, output: RunsOutput, context: Context<'_>) {
         match output {
-            RunsOutput::Persist(batch, what) => self.persist(batch, After::Runs(what)),
+            RunsOutput::Persist(mut batch, what) => {
+                batch.writes.append(&mut self.journal.take());
+                self.persist(batch, After::Runs(what));
+            }
+            RunsOutput::Journal(entry) => self.journal.push(Some(entry), context.now.mono),
             RunsOutput::Dispatch { task, tried } => {
                 let neighbours = self.neighbours();
                 let mut env = environment!(self, context, neighbours);
@@ -63,11 +67,11 @@ impl Node {
     pub(super) fn on_dispatch(&mut self, output: DispatchOutput, context: Context<'_>) {
         match output {
             DispatchOutput::Persist(mut batch, what) => {
-                batch.writes.append(&mut self.journal);
+                batch.writes.append(&mut self.journal.take());
                 self.persist(batch, After::Dispatch(what));
             }
             DispatchOutput::Journal(run, entry) => {
-                self.journal.extend(self.runs.journal(&run, &entry));
+                self.journal.push(self.runs.journal(&run, &entry), context.now.mono);
             }
             DispatchOutput::Tell(device, message) => self.tell(device, message, context),
             DispatchOutput::Placed { run, step, capability, executor, candidates } => {
@@ -86,7 +90,7 @@ impl Node {
                 Requester::Run => {
                     if let Progress::Log(line) = &progress {
                         let entry = Journal::Logged { step: step.clone(), line: line.clone() };
-                        self.journal.extend(self.runs.journal(&run, &entry));
+                        self.journal.push(self.runs.journal(&run, &entry), context.now.mono);
                     }
                     self.tell_run(&run, Event::StepProgressed { run, step, progress });
                 }

@@ -113,9 +113,29 @@ pub(super) fn find(run: RunId, rows: &dyn Rows) -> Found {
 ///
 /// The rows cannot be read.
 pub fn read_journal(run: RunId, rows: &dyn Rows) -> Result<Vec<Journal>, ReadError> {
-    rows.scan_from(Table::Run, run.as_bytes(), 0, SHOWN_MAX)?
-        .into_iter()
-        .map(|(number, bytes)| decode(number, &bytes))
+    read_with(run, &[], rows)
+}
+
+/// A run's journal, in order, with the entries of `tail` that are about to be written.
+pub(crate) fn read_with(
+    run: RunId,
+    tail: &[Write],
+    rows: &dyn Rows,
+) -> Result<Vec<Journal>, ReadError> {
+    let written = rows.scan_from(Table::Run, run.as_bytes(), 0, SHOWN_MAX)?;
+    let room = SHOWN_MAX - written.len().min(SHOWN_MAX);
+    let unwritten = tail.iter().filter_map(|write| match write {
+        Write::Put(Row { scope, item: Item::Numbered(number), .. }, bytes)
+            if scope == run.as_bytes() =>
+        {
+            Some(decode(*number, bytes))
+        }
+        Write::Put(..) | Write::Delete(_) => None,
+    });
+    written
+        .iter()
+        .map(|(number, bytes)| decode(*number, bytes))
+        .chain(unwritten.take(room))
         .collect()
 }
 

@@ -65,7 +65,7 @@ text = {{ type = "string" }}
 }
 
 /// The effect of a capability.
-pub(super) fn effect(capability: &str) -> EffectClass {
+pub(crate) fn effect(capability: &str) -> EffectClass {
     let it = CAPABILITIES.iter().find(|(name, ..)| *name == capability);
     it.expect("the agent can do it").1
 }

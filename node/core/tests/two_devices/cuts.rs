@@ -35,12 +35,12 @@ fn saying_anywhere() -> Fabric {
 
 impl Fabric {
     /// How many executions were begun on the laptop and on the server.
-    fn begun(&self) -> [usize; 2] {
+    pub(super) fn begun(&self) -> [usize; 2] {
         [0, 1].map(|device| self.devices[device].begun)
     }
 
     /// What the person of the laptop was told meanwhile.
-    fn told(&self) -> Vec<&str> {
+    pub(super) fn told(&self) -> Vec<&str> {
         let lines = self.devices[0].events.iter().filter_map(|event| {
             let Event::StepProgressed { progress: Progress::Log(line), .. } = event else {
                 return None;
@@ -51,7 +51,7 @@ impl Fabric {
     }
 
     /// Seconds pass, one after the other.
-    fn pass(&mut self, seconds: u64) {
+    pub(super) fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.wait(Duration::from_secs(1));
         }

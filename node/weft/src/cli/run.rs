@@ -80,6 +80,9 @@ fn show(terminal: &Terminal, run: &Value) -> Result<(), CommandError> {
     for line in journal_lines(&run["journal"]) {
         terminal.data(&line)?;
     }
+    for wait in items(&run["waits"]) {
+        terminal.data(&wait_line(wait, &local_time(wait, "since")))?;
+    }
     if items(&run["journal"]).next().is_none() {
         terminal.note("its steps are written on the device that owns it");
     }
@@ -136,6 +139,19 @@ fn journal_lines(journal: &Value) -> Vec<String> {
     lines
 }
 
+/// What a step waits for, and since when.
+fn wait_line(wait: &Value, since: &str) -> String {
+    let device = text(wait, "device");
+    let what = match wait["for"].as_str().unwrap_or_default() {
+        "device" => format!("for {device}, which is away"),
+        "yes" => format!("for a person's yes to its running on {device}"),
+        _ => format!("for word from {device}"),
+    };
+    let most = wait["most_s"].as_u64().unwrap_or_default();
+    let (step, name) = (text(wait, "step"), text(wait, "capability"));
+    format!("  {step} {name} waits {what}; since {since}, {most} s more at most")
+}
+
 fn text_of(step: &Value) -> String {
     step.as_str().map(harmless).unwrap_or_default()
 }
@@ -154,6 +170,33 @@ fn took(from: &Value, to: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_says_what_it_waits_for_and_since_when() {
+        let wait = |what: &str| {
+            let wait = json!({"step": "1", "capability": "notes.save", "for": what,
+                "device": "server", "most_s": 42});
+            wait_line(&wait, "09:00:05")
+        };
+        let expected = [
+            "  1 notes.save waits for server, which is away; since 09:00:05, 42 s more at most",
+            "  1 notes.save waits for word from server; since 09:00:05, 42 s more at most",
+            "  1 notes.save waits for a person's yes to its running on server; since 09:00:05, 42 s \
+             more at most",
+        ];
+        assert_eq!(["device", "word", "yes"].map(wait), expected);
+    }
+
+    #[test]
+    fn what_no_device_could_do_says_why() {
+        let reason = "no device can do notes.save now (server: away)";
+        let journal = json!([
+            {"entry": "started", "plan": {"steps": [{"id": 1, "capability": "notes.save"}]}},
+            {"entry": "ended", "step": "1", "epoch": 1, "time": "2026-03-10T09:00:02.5Z",
+             "outcome": {"state": "failed", "refusal": "not-found", "reason": reason}},
+        ]);
+        assert_eq!(journal_lines(&journal), [format!("  1 notes.save: not-found: {reason}")]);
+    }
 
     #[test]
     fn a_journal_says_where_each_step_ran_and_why() {

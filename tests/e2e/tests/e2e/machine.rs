@@ -6,8 +6,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use weft_e2e::{Device, Fabric, Transcript, not_run, test_model, until, until_within};
 
-/// The processes that the node of `device` has started and that live: here, agents'.
-fn agents(device: &Device) -> Vec<u32> {
+/// The processes that the node of `device` has started and that live: agents', and that of a model.
+pub(crate) fn agents(device: &Device) -> Vec<u32> {
     let node = device.node_id();
     let mut agents = Vec::new();
     for task in fs::read_dir(format!("/proc/{node}/task")).expect("it is up").flatten() {

@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeSet, fs};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use weft_e2e::{Device, Fabric, Running, fixture, not_run, test_model, until, until_within};
+
+use crate::machine::{agents, signal};
 
 /// Three devices, the model on the server, the report beside the laptop. `None`: there is no model.
 fn with_model() -> Option<Fabric<3>> {
@@ -186,6 +189,26 @@ fn ctrl_c_stops_a_summary_on_both_devices() {
     server.until_note("after the cancelled summary");
     server.verify();
     laptop.verify();
+}
+
+#[test]
+fn a_summary_whose_server_was_away_says_anew_how_far_it_is() {
+    let Some(fabric) = with_model() else { return };
+    let [laptop, _, server] = &*fabric;
+    let Some(screen) = begin(laptop) else { return };
+    // All of it stands still, so that it is as far as it was when it goes on.
+    let processes = [vec![server.node_id()], agents(server)].concat();
+    processes.iter().for_each(|pid| signal(*pid, Signal::STOP));
+    let says = |line: &'static str| move |shown: &String| shown.contains(line);
+    until("the laptop says so", || screen.stdout(), says("server: it went away"));
+    processes.iter().rev().for_each(|pid| signal(*pid, Signal::CONT));
+    let summary = screen.end_within(Device::MODEL_PATIENCE).expect_code(0);
+    let (before, after) =
+        summary.stdout.split_once("server is here again").expect("it is here again");
+    let part = before.rfind("summarizing part ").map(|at| &before[at..]);
+    let part = part.and_then(|it| it.split_inclusive(" of ").next()).expect("it is made in parts");
+    assert!(after.contains(part), "{part:?} in {summary:?}");
+    is_shown_once(laptop, &summary.stdout);
 }
 
 #[test]
