@@ -391,7 +391,12 @@ impl Node {
                     self.stream_closed(device, protocol, context);
                 }
             }
-            Input::RoundTrip { device, micros } => self.links.measured(&device, micros),
+            Input::RoundTrip { device, micros } => {
+                self.links.measured(&device, micros);
+                if self.links.of(&device).is_some() {
+                    self.hear(device, now, false);
+                }
+            }
             Input::DialFailed { device, attempts } => {
                 if self.membership.subject(&device).is_some() {
                     self.contacts.failed(device, attempts, now.wall);
@@ -409,7 +414,7 @@ impl Node {
                 if let Some(refused) = self.handover.refused(ticket) {
                     self.disk_failed(&reason, refused.is_too_large);
                     for after in refused.after {
-                        self.persist_failed(after, &reason, context);
+                        self.persist_failed(after, &reason, refused.is_nowhere, context);
                     }
                 }
             }
@@ -601,13 +606,20 @@ impl Node {
         }
     }
 
-    fn persist_failed(&mut self, after: After, reason: &str, context: Context<'_>) {
+    /// `is_nowhere`: the batch is on no disk; else the next start may find it.
+    fn persist_failed(
+        &mut self,
+        after: After,
+        reason: &str,
+        is_nowhere: bool,
+        context: Context<'_>,
+    ) {
         let neighbours = self.neighbours();
         let mut env = environment!(self, context, neighbours);
         match after {
             After::Executor(what) => self.executor.persist_failed(what, reason, &mut env),
             After::Dispatch(what) => self.dispatch.persist_failed(&what, reason, &env),
-            After::Runs(what) => self.runs.persist_failed(what, reason, &mut env),
+            After::Runs(what) => self.runs.persist_failed(what, reason, is_nowhere, &mut env),
             After::Replica(ticket) => env.aborted(ticket),
             After::Invitation(endpoint) => {
                 let contacts = self.contacts(context.now);
@@ -615,7 +627,8 @@ impl Node {
                 self.invitations.persisted(endpoint, false, contacts, context.now, membership);
             }
             After::Done(door) => {
-                let reason = reason.to_owned();
+                let found = if is_nowhere { "" } else { "; the next start may find that it was kept" };
+                let reason = format!("{reason}{found}");
                 self.reply(door, Reply::Refused { refusal: Refusal::Failed, reason });
             }
             After::Rotated => self.rotation_failed(reason),
@@ -719,11 +732,11 @@ impl Node {
     }
 
     /// A member was heard.
-    fn hear(&mut self, device: DeviceId, now: Now, is_turn: bool) {
+    fn hear(&mut self, device: DeviceId, now: Now, is_new: bool) {
         if self.membership.subject(&device).is_none() {
             return;
         }
-        if let Some(write) = self.links.hear(device, now.wall, is_turn) {
+        if let Some(write) = self.links.hear(device, now.wall, is_new) {
             self.persist(Batch::ordered(vec![write]), After::Nothing);
         }
     }

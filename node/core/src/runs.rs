@@ -24,7 +24,7 @@ use weft_protocol::{
 use crate::{
     dispatch::{Requester, Task, Tried},
     door::{DoorId, RunView},
-    env::{Batch, Env},
+    env::{Batch, Env, durability_of},
     placement,
     replica::{self, Edit},
 };
@@ -122,6 +122,8 @@ struct Run {
     asked: BTreeSet<DeviceId>,
     cancelled: bool,
     finished: Option<RunState>,
+    /// Why its end is not on the disk.
+    left_open: Option<String>,
 }
 
 /// The machine.
@@ -213,6 +215,7 @@ impl Runs {
             asked: BTreeSet::new(),
             cancelled: false,
             finished: None,
+            left_open: None,
         };
         let mut writes = prepared.writes;
         writes.extend([state.entry(run, &started), journal::open(run)]);
@@ -272,6 +275,7 @@ impl Runs {
                         asked: BTreeSet::new(),
                         cancelled: stopped,
                         finished: None,
+                        left_open: None,
                     });
                 }
                 (Journal::Offered { attempt, executor, intent, .. }, Some(it)) => {
@@ -373,23 +377,48 @@ impl Runs {
         }
     }
 
-    /// A batch could not be persisted.
-    pub fn persist_failed(&mut self, what: Persisting, reason: &str, env: &mut Env<'_>) {
+    /// A batch could not be persisted. `is_nowhere`: it is on no disk; else the next start may find it.
+    ///
+    /// What the next start takes up again is told as uncertain, whatever its steps came to here: it is done then.
+    pub fn persist_failed(
+        &mut self,
+        what: Persisting,
+        reason: &str,
+        is_nowhere: bool,
+        env: &mut Env<'_>,
+    ) {
         match what {
             Persisting::Start(run, ticket) => {
                 env.aborted(ticket);
-                let door = self.runs.remove(&run).and_then(|run| run.door);
-                let why = format!("the disk took nothing: {reason}");
-                self.outputs.push(RunsOutput::NotStarted(door, why));
+                if is_nowhere {
+                    let door = self.runs.remove(&run).and_then(|run| run.door);
+                    let why = format!("the disk took nothing: {reason}");
+                    self.outputs.push(RunsOutput::NotStarted(door, why));
+                } else {
+                    let door = self.door(&run);
+                    self.outputs.push(RunsOutput::Started(door, run));
+                    self.left_open(run, reason);
+                }
             }
             Persisting::Finish(run, ticket) => {
                 if let Some(ticket) = ticket {
                     env.aborted(ticket);
                 }
-                // It ended all the same; after a restart it is taken up and ends again.
-                self.finished(run);
+                match self.runs.get(&run).and_then(|run| run.finished) {
+                    // All that it did is kept; the next start takes it up and finds that.
+                    Some(RunState::Done) => self.finished(run),
+                    Some(_) | None => self.left_open(run, reason),
+                }
             }
         }
+    }
+
+    /// Ends a run here that the disk may have as one that goes on.
+    fn left_open(&mut self, id: RunId, reason: &str) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.finished = Some(RunState::Uncertain);
+        run.left_open = Some(format!("{reason}; when weft starts anew it may be done after all"));
+        self.finished(id);
     }
 
     fn finished(&mut self, id: RunId) {
@@ -398,7 +427,7 @@ impl Runs {
         let taken: BTreeSet<StepIndex> =
             run.request.plan.steps.iter().flat_map(Step::dependencies).collect();
         let mut outputs = Vec::new();
-        let mut failure = None;
+        let mut failure = run.left_open;
         for (index, step) in &run.steps {
             match step {
                 StepState::Ended(Outcome::Value { value, .. }) if !taken.contains(index) => {
@@ -499,8 +528,13 @@ impl Runs {
             writes.extend(prepared.writes);
             prepared.ticket
         });
-        self.outputs
-            .push(RunsOutput::Persist(Batch::ordered(writes), Persisting::Finish(id, ticket)));
+        // What did not happen must not happen after it was said, though the power goes then.
+        let durability = match state {
+            RunState::Failed | RunState::Cancelled => run.durability(),
+            RunState::Done | RunState::Uncertain | RunState::Running => Durability::Ordered,
+        };
+        let batch = Batch { writes, durability };
+        self.outputs.push(RunsOutput::Persist(batch, Persisting::Finish(id, ticket)));
     }
 }
 
@@ -509,6 +543,12 @@ impl Run {
         let number = self.entries;
         self.entries += 1;
         journal::entry(run, number, entry)
+    }
+
+    /// That of what its steps may do.
+    fn durability(&self) -> Durability {
+        let effect = self.request.plan.steps.iter().map(|step| step.effect).max();
+        durability_of(effect.unwrap_or(EffectClass::Pure))
     }
 
     fn effect(&self, index: StepIndex) -> EffectClass {

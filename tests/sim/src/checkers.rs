@@ -12,6 +12,7 @@ pub(crate) mod replicas;
 pub(crate) mod runs;
 pub(crate) mod serving;
 pub(crate) mod timers;
+pub(crate) mod told;
 pub(crate) mod trust;
 pub(crate) mod watch;
 
@@ -61,6 +62,7 @@ impl World {
         self.checks.effects.finish(&self.hosts, failures);
         notes::finish(&self.asks, &self.checks.effects, &self.hosts, failures);
         once::finish(&self.checks.effects, &self.hosts, failures);
+        told::finish(&self.asks, &self.checks.effects, &self.hosts, failures);
         self.checks.serving.finish(&self.hosts, failures);
         self.checks.timers.finish(&self.hosts, self.time, failures);
         self.checks.watch.finish(&self.hosts, failures);

@@ -32,6 +32,8 @@ pub(crate) struct Disk {
     queue: VecDeque<Batch>,
     /// From now on until the next start nothing can be written.
     pub(crate) failing: bool,
+    /// It failed with a batch, which may be found after the next start all the same.
+    failed: bool,
     /// A planted bug: the disk says that it has synced and has not.
     pub(crate) lies: bool,
 }
@@ -82,7 +84,11 @@ impl Disk {
     /// The first in the queue is done. Gives what became of it, and whether a flush must follow.
     pub(crate) fn done(&mut self) -> Option<(Done, bool)> {
         let Batch { ticket, writes, durability, since } = self.queue.pop_front()?;
-        if self.failing || writes.iter().any(|write| write.check().is_err()) {
+        let is_refused = writes.iter().any(|write| write.check().is_err());
+        if self.failing || is_refused {
+            if !is_refused && !std::mem::replace(&mut self.failed, true) {
+                self.unsynced.push(writes);
+            }
             return Some((Done::Failed(ticket), false));
         }
         self.visible.apply(writes.clone());
@@ -115,6 +121,6 @@ impl Disk {
             self.durable.apply(writes);
         }
         self.visible = self.durable.clone();
-        self.failing = false;
+        (self.failing, self.failed) = (false, false);
     }
 }

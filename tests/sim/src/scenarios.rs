@@ -6,7 +6,10 @@ mod pairing;
 mod presence;
 mod trust;
 
-use std::{collections::BTreeMap, io::sink};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::sink,
+};
 
 use weft_core::{
     audit::{Signatures, verify},
@@ -89,6 +92,32 @@ fn what_a_crash_caught_while_it_acted_is_uncertain_and_unmarked_it_would_happen_
         world.finish();
         assert_eq!(what_is_wrong(&world).is_empty(), bug.is_none(), "{:?}", what_is_wrong(&world));
     }
+}
+
+#[test]
+fn what_was_told_as_failed_when_the_disk_was_full_is_not_done_after_the_next_start() {
+    let mut told = BTreeSet::new();
+    for millis in 0..50 {
+        let mut world = calm(7);
+        let words = "note that parcel number 1 has come";
+        let plan = world.plan(0, words);
+        let door = world.give(0, words.into(), plan, BTreeMap::new());
+        let full = world.time + millis * 1_000;
+        world.go_until(|world| world.time >= full);
+        world.hosts[0].disk.failing = true;
+        let known = world.time + SECOND;
+        world.go_until(|world| world.time >= known);
+        told.extend(world.asks[&door].ended.iter().map(|(_, state)| state.to_string()));
+        told.extend(world.asks[&door].refused.iter().map(|_| "refused".to_owned()));
+        world.crash(0);
+        world.start(0);
+        let end = world.time + 10 * SECOND;
+        world.go_until(|world| world.time >= end);
+        world.finish();
+        assert_eq!(what_is_wrong(&world), Vec::<String>::new(), "after {millis} ms");
+    }
+    // It is not uncertain for want of knowing better.
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), ["done", "uncertain"]);
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(super) struct Handover {
     unsent: Vec<Unsent>,
     sent: BTreeMap<Ticket, Sent>,
     tickets: u64,
+    /// The newest ticket when the disk failed first: it takes nothing that was handed over later.
+    failed_at: Option<Ticket>,
 }
 
 /// A batch that is handed to the disk when an input is done with.
@@ -47,6 +49,8 @@ pub(super) struct Refused {
     pub(super) after: Vec<After>,
     /// It was refused for itself.
     pub(super) is_too_large: bool,
+    /// It is on no disk. Else the disk failed with it, and the next start may find it or not.
+    pub(super) is_nowhere: bool,
 }
 
 impl Handover {
@@ -107,7 +111,11 @@ impl Handover {
     /// A batch was not written.
     pub(super) fn refused(&mut self, ticket: Ticket) -> Option<Refused> {
         let Sent { after, is_too_large, .. } = self.sent.remove(&ticket)?;
-        Some(Refused { after, is_too_large })
+        let is_late = self.failed_at.is_some_and(|failed_at| failed_at < ticket);
+        if !is_too_large {
+            self.failed_at.get_or_insert(Ticket(self.tickets));
+        }
+        Some(Refused { after, is_too_large, is_nowhere: is_too_large || is_late })
     }
 }
 
