@@ -2,6 +2,10 @@
 
 use crate::{Command, NetHandle, Stopped};
 
+/// A turn is given with so many commands, though the node goes on: what a network that is behind has not taken
+/// waits at most once more in memory, and the node waits for it.
+const COMMANDS_MAX: usize = 256;
+
 /// Commands that are given together, in order: the network's task wakes once for all of them, after the
 /// node's own work is done.
 #[derive(Debug, Default)]
@@ -24,6 +28,11 @@ impl Turn {
             }
         }
         self.commands.push(command);
+    }
+
+    /// Whether it is to be given before more is added.
+    pub fn is_full(&self) -> bool {
+        self.commands.len() >= COMMANDS_MAX
     }
 }
 
@@ -69,6 +78,17 @@ mod tests {
             [1, 2].map(|it| Command::Dial { device: DeviceId::from_bytes([it; 32]) });
         let expected = [&one, &watch(1, true), &other].map(|it| format!("{it:?}"));
         assert_eq!(given(vec![one, watch(1, true), other]), expected);
+    }
+
+    #[test]
+    fn a_turn_that_goes_on_and_on_is_given_in_parts() {
+        let mut turn = Turn::default();
+        let mut added = 0;
+        while !turn.is_full() {
+            turn.add(watch(u8::try_from(added % 250).unwrap(), true));
+            added += 1;
+        }
+        assert_eq!((turn.commands.len(), added), (COMMANDS_MAX, COMMANDS_MAX));
     }
 
     #[test]

@@ -480,7 +480,7 @@ impl Core {
     }
 
     /// Carries out what the core wants, in order, and what it wants of batches that are persisted already,
-    /// as those are that only have to be ordered. The network hears of all of it at once.
+    /// as those are that only have to be ordered. The network hears of it at once, or of a full turn of it.
     async fn carry_out(&mut self) {
         loop {
             if let Some(output) = self.node.poll_output() {
@@ -494,6 +494,9 @@ impl Core {
                 self.node.handle_input(input, Context { now, rows, policy: &self.rules });
             } else {
                 break;
+            }
+            if self.turn.is_full() {
+                self.tell_network().await;
             }
         }
         self.tell_network().await;
