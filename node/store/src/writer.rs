@@ -93,8 +93,9 @@ pub struct Writer {
 impl Writer {
     /// Queues `batch`; `on_done` hears once it is persisted as it asks for, or why it is not.
     ///
-    /// `on_done` is called exactly once, in the order of submission: before this returns where the answer
-    /// is known then, as it is of an ordered batch that waits for no other, else on the writer thread. It
+    /// `on_done` is called exactly once, in the order of submission, before which a batch is refused that no
+    /// store takes: before this returns where the answer is known then, as it is of that and of an ordered
+    /// batch that waits for no other, else on the writer thread. It
     /// must neither block nor submit nor drop the store: nothing is written meanwhile. This call waits for at
     /// most one group, and only while 1,024 batches are queued.
     pub fn submit(
