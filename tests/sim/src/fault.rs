@@ -3,6 +3,7 @@
 use weft_protocol::{device::Role, frame::Protocol};
 
 use crate::{
+    checkers::runs,
     network::{SECOND, pair},
     sever::Sever,
     world::{Happening, World},
@@ -253,9 +254,10 @@ impl World {
     pub(crate) fn look(&mut self) {
         self.take_stock();
         let healed = self.healed.unwrap_or(self.time);
-        let last_end = self.asks.values().flat_map(|ask| &ask.ended).map(|(at, _)| *at).max();
         let runs_over = self.asks.values().all(super::workload::Ask::is_over)
             && self.hosts.iter().filter(|host| host.belongs()).all(|host| host.plays.is_empty());
+        // One whose asker lost its power may wait on for a device that was put out.
+        let runs_over = runs_over && runs::running(&self.hosts).is_empty();
         let joins_over = self.pairings.are_over();
         let quiet = runs_over && joins_over && self.checks.replicas.are_equal(&self.hosts);
         if quiet {
@@ -267,8 +269,10 @@ impl World {
         } else {
             self.quiet_since = None;
         }
+        self.ended_at = runs_over.then(|| self.ended_at.unwrap_or(self.time));
         let joined = if joins_over { *self.joined_at.get_or_insert(self.time) } else { 0 };
-        let last = healed.max(last_end.unwrap_or(0)).max(self.decisions.last).max(joined);
+        let ended = self.ended_at.unwrap_or(0);
+        let last = healed.max(ended).max(self.decisions.last).max(joined);
         let too_late = if !joins_over {
             self.time > healed + JOINS_END_WITHIN
         } else if runs_over {

@@ -145,6 +145,8 @@ pub(crate) struct World {
     pub(crate) quiet_since: Option<u64>,
     /// When it was seen first that all pairings had ended.
     pub(crate) joined_at: Option<u64>,
+    /// Since when all runs have ended.
+    pub(crate) ended_at: Option<u64>,
     moment: (u64, u64),
     pub(crate) over: bool,
 }
@@ -205,6 +207,7 @@ impl World {
             healed: None,
             quiet_since: None,
             joined_at: None,
+            ended_at: None,
             moment: (0, 0),
             over: false,
             hosts,
