@@ -63,7 +63,8 @@ impl Rest {
     /// When it is to rest, if anything came.
     pub(super) fn at(&self, is_idle: bool) -> Option<Timestamp> {
         let Some(Work { since, last }) = self.work else {
-            return self.passed.map(|since| since + PASSING);
+            let wait = if is_idle { PASSING } else { LATEST };
+            return self.passed.map(|since| since + wait);
         };
         let latest = since + LATEST;
         Some(if is_idle { latest.min(last + QUIET) } else { latest })
@@ -182,7 +183,8 @@ mod tests {
                     let expected = match (since, passed) {
                         (Some(begun), _) if is_idle => (begun + LATEST).min(last + QUIET),
                         (Some(begun), _) => begun + LATEST,
-                        (None, Some(first)) => first + PASSING,
+                        (None, Some(first)) if is_idle => first + PASSING,
+                        (None, Some(first)) => first + LATEST,
                         (None, None) => return Err(TestCaseError::fail("nothing came")),
                     };
                     prop_assert_eq!(due, expected);
