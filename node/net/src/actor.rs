@@ -142,6 +142,8 @@ pub(crate) struct NetActor {
     public: BTreeSet<Multiaddr>,
     reported: reach::Report,
     reserve: Reserve,
+    /// How often somebody came to a listener wrongly, before there was a connection.
+    misheard: u64,
     /// The addresses of the listeners that are no relay's.
     heard_at: HashSet<(ListenerId, Multiaddr)>,
     /// Which relay each listener of a circuit asked.
@@ -223,6 +225,7 @@ impl NetActor {
             public: BTreeSet::new(),
             reported: reach::Report::default(),
             reserve: Reserve::default(),
+            misheard: 0,
             heard_at: HashSet::new(),
             places: HashMap::new(),
             upgrade: Upgrade::default(),
@@ -519,18 +522,14 @@ impl NetActor {
                 }
             }
             SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
-                self.heard_at.retain(|(listener, _)| *listener != listener_id);
                 self.on_listener_closed(listener_id, reason);
-                self.on_listeners();
             }
             SwarmEvent::ExpiredListenAddr { listener_id, address } => {
                 self.heard_at.remove(&(listener_id, address));
                 self.vicinity.look();
                 self.on_listeners();
             }
-            SwarmEvent::ListenerError { error, .. } => {
-                tracing::warn!(%error, "a listener failed once");
-            }
+            SwarmEvent::ListenerError { error, .. } => self.on_listener_error(&error),
             _ => {}
         }
     }

@@ -3,61 +3,36 @@
 //! libp2p's own behaviours (relay, hole punching, dialling back) serve whoever connects. [`Guarded`]
 //! stands before one of them: on a stranger's connection none of its protocols is named or negotiated,
 //! and what its handler would say or open is held back. A stranger that proves itself is let through on
-//! the connection that it has, and whoever is a member no longer is shut out from it. Dials that a behaviour
-//! makes for its own ends are remembered, so that the owner of the swarm can tell them from its own; what
-//! members have it dial is bounded ([`Asking`]).
+//! the connection that it has. To whoever is a member no longer nothing more is offered, and nothing more is
+//! opened or said; streams that are open go on until the swarm's owner closes the connection, which is its part.
+//! Dials that a behaviour makes for its own ends are remembered, so that the owner can tell them from its own;
+//! what members have it dial is bounded ([`Asking`]).
+
+mod handler;
+mod asking;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    fmt,
-    iter::Take,
     net::IpAddr,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol,
-    core::{
-        ConnectedPoint, Endpoint,
-        transport::PortUse,
-        upgrade::{InboundUpgrade, UpgradeInfo},
-    },
+    Multiaddr, PeerId, StreamProtocol,
+    core::{ConnectedPoint, Endpoint, transport::PortUse},
     swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, NotifyHandler, SubstreamProtocol, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        ConnectionDenied, ConnectionHandler, ConnectionId, FromSwarm, NetworkBehaviour,
+        NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::ConnectionEstablished,
-        handler::{
-            ConnectionEvent, FullyNegotiatedInbound, InboundUpgradeSend, ListenUpgradeError,
-            ProtocolSupport, ProtocolsChange, UpgradeInfoSend,
-        },
     },
 };
-use thiserror::Error;
-use weft_protocol::time::Timestamp;
 
-use crate::{
-    address::{self, Scope},
-    allowance::{Bucket, Rate},
-    muxer::Members,
+pub(crate) use self::asking::Asking;
+use self::{
+    asking::{Askers, TooMuchAsked},
+    handler::{Handler, Own, Word},
 };
-
-/// The most addresses that a peer may have a behaviour dial at once: libp2p's honest nodes name some twenty.
-const ASKED_MAX: usize = 24;
-
-/// What a stranger's handler may hold back: the few things that are said once at a connection's start.
-const HELD_MAX: usize = 16;
-
-/// What members may have a behaviour dial.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asking {
-    /// How often each of them.
-    pub(crate) rate: Rate,
-    /// Whether a member is dialled in public, or at the very host that it speaks from, alone; else the
-    /// transport's rules are enough.
-    pub(crate) is_for_itself: bool,
-}
+use crate::{address, muxer::Members};
 
 /// A connection that the behaviour has a handler on.
 #[derive(Debug)]
@@ -82,10 +57,8 @@ pub(crate) struct Guarded<B> {
     words: VecDeque<(PeerId, ConnectionId, Own)>,
     /// Connections that the behaviour dialled.
     dialled: HashSet<ConnectionId>,
-    asking: Option<Asking>,
-    /// How often each member has had something dialled.
-    asked: HashMap<PeerId, Bucket>,
-    started: Instant,
+    /// Who has it dial. `None`: what it dials no member asked for.
+    askers: Option<Askers>,
     /// Whether the behaviour is told of an event that is about no connection.
     hears: fn(&FromSwarm<'_>) -> bool,
     /// Whether it also serves on connections through a relay.
@@ -102,9 +75,7 @@ impl<B> Guarded<B> {
             live: BTreeMap::new(),
             words: VecDeque::new(),
             dialled: HashSet::new(),
-            asking: None,
-            asked: HashMap::new(),
-            started: Instant::now(),
+            askers: None,
             hears: |_| true,
             is_relayed_too: true,
             served: None,
@@ -119,7 +90,7 @@ impl<B> Guarded<B> {
 
     /// Bounds what members have the behaviour dial.
     pub(crate) fn asked_for(mut self, asking: Asking) -> Self {
-        self.asking = Some(asking);
+        self.askers = Some(Askers::new(asking));
         self
     }
 
@@ -159,6 +130,8 @@ impl<B> Guarded<B> {
     }
 
     /// Whoever is not a member any more is a stranger on the connection that it has.
+    ///
+    /// Closing it, and with it the streams that are open, is the caller's part.
     pub(crate) fn demote(&mut self) {
         for (&connection, live) in &mut self.live {
             if live.is_open && !self.members.contains(&live.peer) {
@@ -166,7 +139,9 @@ impl<B> Guarded<B> {
                 self.words.push_back((live.peer, connection, Own::Shut));
             }
         }
-        self.asked.retain(|peer, _| self.members.contains(peer));
+        if let Some(askers) = &mut self.askers {
+            askers.retain(|peer| self.members.contains(peer));
+        }
     }
 
     /// Whether the behaviour dialled this connection, for ends of its own.
@@ -203,21 +178,19 @@ impl<B> Guarded<B> {
         self.live.remove(&id).is_some_and(|live| live.is_known)
     }
 
-    /// Whether the behaviour dials these addresses, which a peer named.
-    fn may_be_dialled(&mut self, peer: Option<PeerId>, addresses: &[Multiaddr]) -> bool {
-        if !may_be_asked_for(addresses) {
-            return false;
+    /// Has the behaviour dial these addresses, which a peer named; takes a dial of what that one has left.
+    fn take_dial(
+        &mut self,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+    ) -> Result<(), TooMuchAsked> {
+        if !asking::are_honest(addresses) {
+            return Err(TooMuchAsked);
         }
-        let (Some(asking), Some(peer)) = (self.asking, peer) else { return true };
-        let is_its_own = |address: &Multiaddr| {
-            let is_host = |ip| self.live.values().any(|it| it.peer == peer && it.host == Some(ip));
-            address::is_public(address) || address::ip(address).is_some_and(is_host)
-        };
-        if asking.is_for_itself && !addresses.iter().all(is_its_own) {
-            return false;
-        }
-        let now = Timestamp::ZERO + self.started.elapsed();
-        self.asked.entry(peer).or_insert_with(|| Bucket::new(asking.rate, now)).take(now)
+        let Some(askers) = &mut self.askers else { return Ok(()) };
+        let speaks_from =
+            |peer, ip| self.live.values().any(|it| it.peer == peer && it.host == Some(ip));
+        askers.take_dial(peer, addresses, speaks_from)
     }
 }
 
@@ -226,16 +199,19 @@ impl<B: NetworkBehaviour> Guarded<B> {
     /// they are good for from their handlers: it also serves those that there are.
     pub(crate) fn renew_knowing(&mut self, inner: B) {
         self.inner = inner;
+        let mut established: HashMap<PeerId, usize> = HashMap::new();
         for (&connection_id, live) in &mut self.live {
             let Some(endpoint) = &live.endpoint else { continue };
             live.is_known = true;
+            let of_peer = established.entry(live.peer).or_default();
             let up = ConnectionEstablished {
                 peer_id: live.peer,
                 connection_id,
                 endpoint,
                 failed_addresses: &[],
-                other_established: 0,
+                other_established: *of_peer,
             };
+            *of_peer += 1;
             self.inner.on_swarm_event(FromSwarm::ConnectionEstablished(up));
             self.words.push_back((live.peer, connection_id, Own::SayAgain));
         }
@@ -275,8 +251,8 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Guarded<B> {
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         // What the behaviour dials for ends of its own, a peer named.
-        if self.dialled.contains(&connection) && !self.may_be_dialled(peer, addresses) {
-            return Err(ConnectionDenied::new(TooMuchAsked));
+        if self.dialled.contains(&connection) {
+            self.take_dial(peer, addresses).map_err(ConnectionDenied::new)?;
         }
         self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)
     }
@@ -351,200 +327,15 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Guarded<B> {
     }
 }
 
-/// What a handler is told.
-#[derive(Debug)]
-pub(crate) enum Word<T> {
-    /// What its guard says.
-    Own(Own),
-    /// What its behaviour says.
-    Inner(T),
-}
-
-/// What a handler's guard says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Own {
-    /// Its peer is a member from now on.
-    Open,
-    /// Its peer is a member no longer.
-    Shut,
-    /// Another behaviour is to hear what the peer serves.
-    SayAgain,
-}
-
-type HeldEvent<H> = ConnectionHandlerEvent<
-    <H as ConnectionHandler>::OutboundProtocol,
-    <H as ConnectionHandler>::OutboundOpenInfo,
-    <H as ConnectionHandler>::ToBehaviour,
->;
-
-/// The part of one connection.
-pub(crate) struct Handler<H: ConnectionHandler> {
-    inner: H,
-    is_member: bool,
-    held: VecDeque<HeldEvent<H>>,
-    served: Option<StreamProtocol>,
-    /// Whether the peer serves that.
-    is_served: bool,
-    reports: VecDeque<ProtocolSupport>,
-}
-
-impl<H: ConnectionHandler> Handler<H> {
-    fn new(inner: H, is_member: bool, served: Option<StreamProtocol>) -> Self {
-        let (held, reports) = (VecDeque::new(), VecDeque::new());
-        Self { inner, is_member, held, served, is_served: false, reports }
-    }
-
-    /// Has the connection tell its handlers anew that the peer serves the protocol, as if it had not before.
-    fn say_again(&mut self) {
-        if let Some(protocol) = self.served.clone().filter(|_| self.is_served) {
-            let only = HashSet::from([protocol]);
-            self.reports.push_back(ProtocolSupport::Removed(only.clone()));
-            self.reports.push_back(ProtocolSupport::Added(only));
-        }
-    }
-
-    fn hear_of(&mut self, change: &ProtocolsChange<'_>) {
-        let is_it = |it: &StreamProtocol| self.served.as_ref() == Some(it);
-        match change {
-            ProtocolsChange::Added(added) if added.clone().any(is_it) => self.is_served = true,
-            ProtocolsChange::Removed(gone) if gone.clone().any(is_it) => self.is_served = false,
-            ProtocolsChange::Added(_) | ProtocolsChange::Removed(_) => {}
-        }
-    }
-}
-
-impl<H: ConnectionHandler> fmt::Debug for Handler<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handler").field("is_member", &self.is_member).finish_non_exhaustive()
-    }
-}
-
-impl<H: ConnectionHandler> ConnectionHandler for Handler<H> {
-    type FromBehaviour = Word<H::FromBehaviour>;
-    type ToBehaviour = H::ToBehaviour;
-    type InboundProtocol = Offer<H::InboundProtocol>;
-    type OutboundProtocol = H::OutboundProtocol;
-    type InboundOpenInfo = H::InboundOpenInfo;
-    type OutboundOpenInfo = H::OutboundOpenInfo;
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, Self::InboundOpenInfo> {
-        let is_open = self.is_member;
-        self.inner.listen_protocol().map_upgrade(|upgrade| Offer { upgrade, is_open })
-    }
-
-    fn connection_keep_alive(&self) -> bool {
-        self.inner.connection_keep_alive()
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<HeldEvent<H>> {
-        if let Some(report) = self.reports.pop_front() {
-            return Poll::Ready(ConnectionHandlerEvent::ReportRemoteProtocols(report));
-        }
-        if self.is_member {
-            if let Some(held) = self.held.pop_front() {
-                return Poll::Ready(held);
-            }
-            return self.inner.poll(cx);
-        }
-        while let Poll::Ready(event) = self.inner.poll(cx) {
-            if self.held.len() < HELD_MAX {
-                self.held.push_back(event);
-            }
-        }
-        Poll::Pending
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Option<H::ToBehaviour>> {
-        self.inner.poll_close(cx)
-    }
-
-    fn on_behaviour_event(&mut self, event: Self::FromBehaviour) {
-        match event {
-            Word::Own(Own::Open) => self.is_member = true,
-            Word::Own(Own::Shut) => self.is_member = false,
-            Word::Own(Own::SayAgain) => self.say_again(),
-            Word::Inner(event) => self.inner.on_behaviour_event(event),
-        }
-    }
-
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<
-            '_,
-            Self::InboundProtocol,
-            Self::OutboundProtocol,
-            Self::InboundOpenInfo,
-            Self::OutboundOpenInfo,
-        >,
-    ) {
-        let event = match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, info }) => {
-                ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, info })
-            }
-            ConnectionEvent::ListenUpgradeError(ListenUpgradeError { info, error }) => {
-                ConnectionEvent::ListenUpgradeError(ListenUpgradeError { info, error })
-            }
-            ConnectionEvent::FullyNegotiatedOutbound(it) => {
-                ConnectionEvent::FullyNegotiatedOutbound(it)
-            }
-            ConnectionEvent::DialUpgradeError(it) => ConnectionEvent::DialUpgradeError(it),
-            ConnectionEvent::AddressChange(it) => ConnectionEvent::AddressChange(it),
-            ConnectionEvent::LocalProtocolsChange(it) => ConnectionEvent::LocalProtocolsChange(it),
-            ConnectionEvent::RemoteProtocolsChange(it) => {
-                self.hear_of(&it);
-                ConnectionEvent::RemoteProtocolsChange(it)
-            }
-            _ => return,
-        };
-        self.inner.on_connection_event(event);
-    }
-}
-
-/// An upgrade that is offered, or not.
-#[derive(Debug)]
-pub(crate) struct Offer<U> {
-    upgrade: U,
-    is_open: bool,
-}
-
-impl<U: UpgradeInfoSend> UpgradeInfo for Offer<U> {
-    type Info = U::Info;
-    type InfoIter = Take<U::InfoIter>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        self.upgrade.protocol_info().take(if self.is_open { usize::MAX } else { 0 })
-    }
-}
-
-impl<U: InboundUpgradeSend> InboundUpgrade<Stream> for Offer<U> {
-    type Output = U::Output;
-    type Error = U::Error;
-    type Future = U::Future;
-
-    fn upgrade_inbound(self, stream: Stream, info: U::Info) -> Self::Future {
-        self.upgrade.upgrade_inbound(stream, info)
-    }
-}
-
-/// A peer has more dialled than an honest one does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("a peer asks for dials too often, to too many addresses, or to such as are not its own")]
-struct TooMuchAsked;
-
-/// Whether addresses that a peer named are as many as an honest one has at most, and each may be
-/// somebody's.
-fn may_be_asked_for(addresses: &[Multiaddr]) -> bool {
-    let is_nobodys =
-        |it: &Multiaddr| address::ip(it).is_some_and(|ip| address::scope(ip) == Scope::Nobody);
-    addresses.len() <= ASKED_MAX && !addresses.iter().any(is_nobodys)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use libp2p::swarm::dummy;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::allowance::Rate;
 
     const RATE: Rate = Rate::each_hour(4, 1);
 
@@ -568,20 +359,9 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_names_few_addresses_and_none_that_is_nobodys() {
-        let honest = vec![address("/ip4/198.51.100.1/udp/4001/quic-v1"); ASKED_MAX];
-        assert!(may_be_asked_for(&honest));
-        assert!(!may_be_asked_for(&[&honest[..], &honest[..1]].concat()));
-        for nobodys in ["/ip4/0.0.0.0/tcp/1", "/ip4/224.0.0.251/udp/5353/quic-v1", "/ip6/::/tcp/1"]
-        {
-            assert!(!may_be_asked_for(&[honest[0].clone(), address(nobodys)]), "{nobodys}");
-        }
-    }
-
-    #[test]
     fn a_member_has_itself_dialled_in_public_or_where_it_speaks_from() {
         let (mut guarded, near, far) = guarded(true);
-        let mut may = |peer, text: &str| guarded.may_be_dialled(Some(peer), &[address(text)]);
+        let mut may = |peer, text: &str| guarded.take_dial(Some(peer), &[address(text)]).is_ok();
         assert!(may(near, "/ip4/203.0.113.7/udp/4001/quic-v1"));
         assert!(may(near, "/ip4/192.168.1.7/udp/4001/quic-v1"));
         for other in
@@ -608,12 +388,94 @@ mod tests {
         assert_eq!(guarded.words, [(near, id, Own::Open)]);
     }
 
+    /// A behaviour that notes the connections that it is told of, and how many of the peer's there were before.
+    #[derive(Debug, Default)]
+    struct Notes(Vec<(PeerId, usize)>);
+
+    impl NetworkBehaviour for Notes {
+        type ConnectionHandler = dummy::ConnectionHandler;
+        type ToSwarm = Infallible;
+
+        fn handle_established_inbound_connection(
+            &mut self,
+            _: ConnectionId,
+            _: PeerId,
+            _: &Multiaddr,
+            _: &Multiaddr,
+        ) -> Result<THandler<Self>, ConnectionDenied> {
+            Ok(dummy::ConnectionHandler)
+        }
+
+        fn handle_established_outbound_connection(
+            &mut self,
+            _: ConnectionId,
+            _: PeerId,
+            _: &Multiaddr,
+            _: Endpoint,
+            _: PortUse,
+        ) -> Result<THandler<Self>, ConnectionDenied> {
+            Ok(dummy::ConnectionHandler)
+        }
+
+        fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+            if let FromSwarm::ConnectionEstablished(up) = event {
+                self.0.push((up.peer_id, up.other_established));
+            }
+        }
+
+        fn on_connection_handler_event(
+            &mut self,
+            _: PeerId,
+            _: ConnectionId,
+            event: THandlerOutEvent<Self>,
+        ) {
+            match event {}
+        }
+
+        fn poll(
+            &mut self,
+            _: &mut Context<'_>,
+        ) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+            Poll::Pending
+        }
+    }
+
     #[test]
-    fn one_that_is_shut_offers_nothing() {
-        let offered =
-            |is_open| Offer { upgrade: libp2p::core::upgrade::ReadyUpgrade::new("/a"), is_open };
-        assert_eq!(UpgradeInfo::protocol_info(&offered(true)).count(), 1);
-        assert_eq!(UpgradeInfo::protocol_info(&offered(false)).count(), 0);
+    fn one_that_takes_anothers_place_hears_of_connections_as_that_one_did() {
+        let mut guarded = Guarded::new(Notes::default(), Members::default());
+        let (a, b) = (PeerId::random(), PeerId::random());
+        let at = address("/ip4/192.168.1.7/tcp/50000");
+        let endpoint =
+            ConnectedPoint::Listener { local_addr: at.clone(), send_back_addr: at.clone() };
+        for (n, (peer_id, other_established)) in
+            [(a, 0), (b, 0), (a, 1), (a, 2)].into_iter().enumerate()
+        {
+            let connection_id = ConnectionId::new_unchecked(n);
+            guarded.admit(connection_id, peer_id, false, &at, dummy::ConnectionHandler);
+            guarded.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint: &endpoint,
+                failed_addresses: &[],
+                other_established,
+            }));
+        }
+        // One that is not up yet is heard of when it is.
+        let pending = ConnectionId::new_unchecked(9);
+        guarded.admit(pending, b, false, &at, dummy::ConnectionHandler);
+        let before = guarded.inner_mut().0.clone();
+        assert_eq!(before, [(a, 0), (b, 0), (a, 1), (a, 2)]);
+        guarded.renew_knowing(Notes::default());
+        assert_eq!(guarded.inner_mut().0, before);
+    }
+
+    #[test]
+    fn a_dial_that_no_member_asked_for_is_its_own_only_where_none_asks() {
+        let at = [address("/ip4/203.0.113.7/udp/4001/quic-v1")];
+        let (mut asked, ..) = guarded(false);
+        assert_eq!(asked.take_dial(None, &at), Err(TooMuchAsked));
+        let mut own = Guarded::new(dummy::Behaviour, Members::default());
+        assert_eq!(own.take_dial(None, &at), Ok(()));
     }
 
     proptest! {
@@ -627,7 +489,7 @@ mod tests {
             for (is_near, which) in asked {
                 let peer = if is_near { near } else { far };
                 let at = address(addresses[usize::from(which)]);
-                let is_dialled = guarded.may_be_dialled(Some(peer), &[at]);
+                let is_dialled = guarded.take_dial(Some(peer), &[at]).is_ok();
                 prop_assert!(!is_dialled || which == 0 || (which == 1 && is_near));
                 *dialled.entry(peer).or_default() += u32::from(is_dialled);
             }

@@ -55,6 +55,7 @@ mod allowance;
 mod arrivals;
 mod attempt;
 mod book;
+mod fault;
 mod frame;
 mod gate;
 mod guarded;

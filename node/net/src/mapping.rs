@@ -4,9 +4,15 @@
 //! A round searches for the router, asks for its public address and has each port mapped for
 //! [`LEASE`](leases::LEASE). The next round is before half of that is over, so that a router that was restarted,
 //! another one and another public address are found alike; where none answers, it is later each time, and what
-//! was mapped stands meanwhile ([`leases`]). When it ends it takes back what it had mapped: else the router would
-//! send that to whoever has this address next. Not here: which addresses are told ([`reach`](crate::reach)),
-//! IPv6, NAT-PMP and PCP.
+//! was mapped stands meanwhile ([`leases`]). A round ends early where another network or other ports make it one
+//! about the past, and of another network nothing is told that was found out on the last. When it ends it takes
+//! back what it had mapped: else the router would send that to whoever has this address next.
+//!
+//! The task reads what anybody in a café answers, with libraries of others. Should one of them panic on that, it
+//! is no reason for a node to end, that is otherwise well: it is told as a trouble, and the task begins anew after
+//! [`RESTED`]. What it had mapped the router keeps until the lease ends.
+//!
+//! Not here: which addresses are told ([`reach`](crate::reach)), IPv6, NAT-PMP and PCP.
 
 mod leases;
 mod router;
@@ -21,17 +27,21 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt as _, future::BoxFuture};
 use igd_next::{PortMappingProtocol, SearchOptions};
 use libp2p::{Multiaddr, multiaddr::Protocol as Part};
 use tokio::{
     sync::watch,
-    task::JoinHandle,
-    time::{Instant, sleep_until, timeout},
+    task::{JoinError, JoinHandle},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{leases::Leases, router::Router};
 use crate::address::{self, Scope};
+
+/// How long it rests after a panic: as long as where no router ever answers.
+const RESTED: Duration = Duration::from_secs(30 * 60);
 
 /// How long the end waits for the router to forget.
 const TAKEN_BACK: Duration = Duration::from_secs(1);
@@ -97,13 +107,40 @@ struct Wish {
     doubts: u64,
 }
 
+impl Wish {
+    /// Whether what is found out for it is of the past, now that this is wished.
+    fn is_outdated(&self, new: &Self) -> bool {
+        self.moved != new.moved || self.ports != new.ports
+    }
+}
+
+/// How it stands, and on which network, as a count of those before it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Told {
+    moved: u64,
+    said: Said,
+}
+
+/// The owner as the task sees it: what it wishes, where it is told, and when it wants an end.
+#[derive(Debug)]
+struct Owner {
+    wishes: watch::Receiver<Wish>,
+    says: watch::Sender<Told>,
+    ends: CancellationToken,
+}
+
 /// The task. Dropping it has it take back what is mapped, for which nobody waits.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     wish: watch::Sender<Wish>,
-    said: watch::Receiver<Said>,
-    task: JoinHandle<()>,
+    said: watch::Receiver<Told>,
+    /// `None`: it has ended.
+    task: Option<JoinHandle<()>>,
     ends: CancellationToken,
+    /// What the task does, and how long it rests after a panic.
+    runs: fn(Owner, SocketAddr) -> BoxFuture<'static, ()>,
+    search_at: SocketAddr,
+    rested: Duration,
 }
 
 impl Mapping {
@@ -113,12 +150,21 @@ impl Mapping {
     }
 
     /// The same, where routers hear at another address.
-    fn searching(at: SocketAddr) -> Self {
+    fn searching(search_at: SocketAddr) -> Self {
+        Self::running(|owner, at| run(owner, at).boxed(), search_at, RESTED)
+    }
+
+    fn running(
+        runs: fn(Owner, SocketAddr) -> BoxFuture<'static, ()>,
+        search_at: SocketAddr,
+        rested: Duration,
+    ) -> Self {
         let (wish, wishes) = watch::channel(Wish::default());
-        let (says, said) = watch::channel(Said::default());
+        let (says, said) = watch::channel(Told::default());
         let ends = CancellationToken::new();
-        let task = tokio::spawn(run(at, wishes, says, ends.clone()));
-        Self { wish, said, task, ends }
+        let task = tokio::spawn(runs(Owner { wishes, says, ends: ends.clone() }, search_at));
+        let task = Some(task);
+        Self { wish, said, task, ends, runs, search_at, rested }
     }
 
     /// This node listens at these ports now.
@@ -130,7 +176,7 @@ impl Mapping {
         });
     }
 
-    /// Another network: what was mapped is of the last one.
+    /// Another network: what was mapped is of the last one, and is not told any more.
     pub(crate) fn moved(&self) {
         self.wish.send_modify(|wish| wish.moved += 1);
     }
@@ -142,11 +188,37 @@ impl Mapping {
 
     /// How it stands, after each round. Can be dropped while it waits.
     pub(crate) async fn changed(&mut self) -> Said {
-        if self.said.changed().await.is_err() {
-            // The task ends when it is told to, and then nobody asks; a panic of it is no reason to go round.
-            std::future::pending::<()>().await;
+        loop {
+            if self.said.changed().await.is_ok() {
+                let told = self.said.borrow_and_update().clone();
+                if told.moved == self.wish.borrow().moved {
+                    return told.said;
+                }
+                continue;
+            }
+            // Once it was told to end, nobody asks any more.
+            let Some(task) = &mut self.task else { std::future::pending().await };
+            let ended = task.await;
+            self.task = None;
+            if let Some(why) = panicked(ended) {
+                self.begin_anew();
+                return Said { mapped: BTreeSet::new(), trouble: Some(format!("stopped: {why}")) };
+            }
         }
-        self.said.borrow_and_update().clone()
+    }
+
+    /// Has another task in the place of one that panicked, after a rest.
+    fn begin_anew(&mut self) {
+        let (says, said) = watch::channel(Told::default());
+        self.said = said;
+        let (ends, rested) = (self.ends.clone(), self.rested);
+        let wishes = self.wish.subscribe();
+        let again = (self.runs)(Owner { wishes, says, ends: ends.clone() }, self.search_at);
+        self.task = Some(tokio::spawn(async move {
+            if ends.run_until_cancelled(sleep(rested)).await.is_some() {
+                again.await;
+            }
+        }));
     }
 
     /// Has it take back what is mapped, from this call on; ends when it has, or [`TAKEN_BACK`] is over.
@@ -154,21 +226,34 @@ impl Mapping {
         self.ends.cancel();
         async move {
             // A router that is slow forgets by itself.
-            timeout(TAKEN_BACK, self.task).await.ok();
+            if let Some(task) = self.task
+                && let Ok(ended) = timeout(TAKEN_BACK, task).await
+            {
+                panicked(ended);
+            }
         }
     }
 }
 
-async fn run(
-    search_at: SocketAddr,
-    mut wishes: watch::Receiver<Wish>,
-    says: watch::Sender<Said>,
-    ends: CancellationToken,
-) {
+/// What the task said, if it ended with a panic.
+fn panicked(ended: Result<(), JoinError>) -> Option<String> {
+    let panic = ended.err()?.try_into_panic().ok()?;
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let why = text.unwrap_or("it does not say why").to_owned();
+    tracing::warn!(%why, "the router's mapping stopped");
+    Some(why)
+}
+
+async fn run(owner: Owner, search_at: SocketAddr) {
+    let Owner { mut wishes, says, ends } = owner;
     let mut router = Router::new(search_at);
     let mut leases = Leases::new(Instant::now());
     let mut wish = Wish::default();
     loop {
+        let new = wishes.borrow_and_update().clone();
+        heard(&wish, &new, &mut leases);
+        wish = new;
         let wakes = leases.poll_timeout(Instant::now());
         tokio::select! {
             biased;
@@ -177,24 +262,37 @@ async fn run(
                 if changed.is_err() {
                     break;
                 }
-                let new = wishes.borrow_and_update().clone();
-                heard(&wish, &new, &mut leases);
-                wish = new;
             }
             () = sleep_until(wakes), if !wish.ports.is_empty() || !leases.is_empty() => {
                 if leases.is_due(Instant::now()) {
-                    tokio::select! {
-                        biased;
-                        () = ends.cancelled() => break,
-                        () = round(&mut router, &mut leases, &wish.ports) => {}
+                    let over = ends.child_token();
+                    tokio::join!(
+                        async {
+                            round(&mut router, &mut leases, &wish.ports, &over).await;
+                            over.cancel();
+                        },
+                        over.run_until_cancelled(async {
+                            outdated(&mut wishes, &wish).await;
+                            over.cancel();
+                        }),
+                    );
+                    if wish.is_outdated(&wishes.borrow()) {
+                        continue;
                     }
                 }
                 // Also where nothing is new: who moved has forgotten.
-                says.send_replace(leases.said(Instant::now()));
+                let said = leases.said(Instant::now());
+                says.send_replace(Told { moved: wish.moved, said });
             }
         }
     }
     router.take_back(leases.give_up(|_| true)).await;
+}
+
+/// Ends when a round for a wish is about the past: the wish is another one, or nobody wishes any more.
+async fn outdated(wishes: &mut watch::Receiver<Wish>, wish: &Wish) {
+    // Whoever is gone wants an end too.
+    wishes.wait_for(|new| wish.is_outdated(new)).await.ok();
 }
 
 fn heard(old: &Wish, new: &Wish, leases: &mut Leases) {
@@ -208,14 +306,19 @@ fn heard(old: &Wish, new: &Wish, leases: &mut Leases) {
     }
 }
 
-/// Has the router forget ports that are wanted no more, and map those that are.
-async fn round(router: &mut Router, leases: &mut Leases, ports: &BTreeSet<Port>) {
+/// Has the router forget ports that are wanted no more, and map those that are, until it is over.
+async fn round(
+    router: &mut Router,
+    leases: &mut Leases,
+    ports: &BTreeSet<Port>,
+    over: &CancellationToken,
+) {
     let asked = Instant::now();
     router.take_back(leases.give_up(|port| !ports.contains(&port))).await;
     if ports.is_empty() {
         return leases.rested(Instant::now());
     }
-    let answer = router.ask(ports, leases).await;
+    let answer = router.ask(ports, leases, over).await;
     tracing::debug!(?answer, "asked the router");
     leases.answered(answer, ports, asked, Instant::now());
 }

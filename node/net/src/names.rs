@@ -4,7 +4,8 @@
 //! network's, and what the machine's own list of hosts says holds. It is given [`RESOLVE_TIME`].
 //!
 //! What is dialled goes through here last, so here [`Vicinity`] is asked of each IP address, whether it was
-//! named as such or a name led to it.
+//! named as such or a name led to it. Of a name's addresses it is asked only until enough are to be dialled:
+//! to be allowed one may cost some of what is left for others.
 
 use std::{
     io,
@@ -17,7 +18,7 @@ use std::{
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{
-    Multiaddr, Transport, TransportError,
+    Multiaddr, PeerId, Transport, TransportError,
     core::transport::{DialOpts, ListenerId, TransportEvent},
     multiaddr::Protocol,
 };
@@ -30,6 +31,10 @@ const RESOLVE_TIME: Duration = Duration::from_secs(3);
 
 /// IP addresses of one name that are dialled.
 const IPS_MAX: usize = 6;
+
+/// IP addresses of one name that are looked at, to find as many. A name has a handful; whoever runs one may give
+/// it hundreds.
+const IPS_ASKED_MAX: usize = 4 * IPS_MAX;
 
 /// The head start of each IP address of a name before the next (RFC 8305, section 8).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -48,13 +53,18 @@ impl<T> Names<T> {
     }
 }
 
-/// Whether an address that begins with an IP address is dialled.
-fn may_dial(address: &Multiaddr, vicinity: Option<&Vicinity>) -> io::Result<()> {
+/// Has an address dialled that begins with an IP address, for whom it names.
+fn take_dial(address: &Multiaddr, vicinity: Option<&Vicinity>) -> io::Result<()> {
     match (address::socket(address), vicinity) {
-        (Some((ip, port)), Some(vicinity)) => vicinity.may_dial(ip, port),
+        (Some((ip, port)), Some(vicinity)) => vicinity.take_dial(ip, port, peer(address)),
         // What is no IP address the transport below does not know.
         (None, _) | (_, None) => Ok(()),
     }
+}
+
+/// The device that is to be reached at an address: the swarm puts it at the end, whatever else is there.
+fn peer(address: &Multiaddr) -> Option<PeerId> {
+    if let Protocol::P2p(peer) = address.iter().last()? { Some(peer) } else { None }
 }
 
 /// What a name is resolved to.
@@ -99,6 +109,46 @@ async fn resolve(name: &str, family: Family) -> io::Result<Vec<IpAddr>> {
     Ok(ips)
 }
 
+/// Dials what a name led to, one after the other with a head start each, until one answers.
+async fn dial_first<T>(
+    inner: &Mutex<T>,
+    vicinity: Option<&Vicinity>,
+    address: &Multiaddr,
+    ips: Vec<IpAddr>,
+    opts: DialOpts,
+) -> io::Result<T::Output>
+where
+    T: Transport,
+    T::Error: Send + Sync + 'static,
+{
+    let mut last = io::Error::other("it has no address");
+    let mut dials = FuturesUnordered::new();
+    let mut after = Duration::ZERO;
+    for ip in ips.into_iter().take(IPS_ASKED_MAX) {
+        if dials.len() == IPS_MAX {
+            break;
+        }
+        let Some(address) = address.replace(0, |_| Some(Protocol::from(ip))) else { continue };
+        if let Err(refused) = take_dial(&address, vicinity) {
+            last = refused;
+            continue;
+        }
+        let dial = inner.lock().unwrap_or_else(PoisonError::into_inner).dial(address, opts);
+        dials.push(async move {
+            sleep(after).await;
+            dial.map_err(io::Error::other)?.await.map_err(io::Error::other)
+        });
+        after += HEAD_START;
+    }
+    while let Some(dialled) = dials.next().await {
+        match dialled {
+            Ok(output) => return Ok(output),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 impl<T> Transport for Names<T>
 where
     T: Transport + Send + Unpin + 'static,
@@ -130,7 +180,7 @@ where
         opts: DialOpts,
     ) -> Result<Self::Dial, TransportError<Self::Error>> {
         let Some((name, family)) = name(&address) else {
-            may_dial(&address, self.vicinity.as_ref()).map_err(TransportError::Other)?;
+            take_dial(&address, self.vicinity.as_ref()).map_err(TransportError::Other)?;
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             let dial = inner.dial(address, opts).map_err(|error| error.map(io::Error::other))?;
             return Ok(dial.map(|dialled| dialled.map_err(io::Error::other)).boxed());
@@ -138,30 +188,7 @@ where
         let (inner, vicinity) = (Arc::clone(&self.inner), self.vicinity.clone());
         Ok(async move {
             let ips = resolve(&name, family).await?;
-            let (found, refused): (Vec<_>, Vec<_>) = ips
-                .into_iter()
-                .filter_map(|ip| address.replace(0, |_| Some(Protocol::from(ip))))
-                .map(|address| may_dial(&address, vicinity.as_ref()).map(|()| address))
-                .partition(Result::is_ok);
-            let mut last = refused
-                .into_iter()
-                .find_map(Result::err)
-                .unwrap_or_else(|| io::Error::other("it has no address"));
-            let mut dials = FuturesUnordered::new();
-            for (after, address) in (0_u32..).zip(found.into_iter().flatten().take(IPS_MAX)) {
-                let dial = inner.lock().unwrap_or_else(PoisonError::into_inner).dial(address, opts);
-                dials.push(async move {
-                    sleep(HEAD_START * after).await;
-                    dial.map_err(io::Error::other)?.await.map_err(io::Error::other)
-                });
-            }
-            while let Some(dialled) = dials.next().await {
-                match dialled {
-                    Ok(output) => return Ok(output),
-                    Err(error) => last = error,
-                }
-            }
-            Err(last)
+            dial_first(&inner, vicinity.as_ref(), &address, ips, opts).await
         }
         .boxed())
     }
@@ -262,6 +289,49 @@ mod tests {
         }
         let (told, _) = dialled("/ip4/203.0.113.7/udp/9/quic-v1", Some(Reach::Lan)).await;
         assert_eq!(told, ["/ip4/203.0.113.7/udp/9/quic-v1"]);
+    }
+
+    #[tokio::test]
+    async fn a_name_with_many_addresses_takes_no_more_than_are_dialled() {
+        let told = Mutex::new(Told::default());
+        let vicinity = Vicinity::nowhere();
+        let opts = DialOpts { role: Endpoint::Dialer, port_use: PortUse::Reuse };
+        let dial = async |network: u8, of: Option<PeerId>| {
+            let name: Multiaddr = "/dns4/a.example/tcp/9".parse().unwrap();
+            let name = of.map_or_else(|| name.clone(), |of| name.clone().with(Protocol::P2p(of)));
+            // What is refused whoever asks, then more than are left for all.
+            let near = (1..=4).map(|host| IpAddr::from([127, 0, 0, host]));
+            let far = (1..=24).map(|host| IpAddr::from([10, network, 0, host]));
+            let ips = near.chain(far).collect();
+            // All are asked about before the first answers; none of these does.
+            dial_first(&told, Some(&vicinity), &name, ips, opts).now_or_never();
+            told.lock().unwrap().0.drain(..).map(|it| address::ip(&it).unwrap()).collect()
+        };
+        let of = |network: u8, hosts: u8| -> Vec<IpAddr> {
+            (1..=hosts).map(|host| IpAddr::from([10, network, 0, host])).collect()
+        };
+        let none: Vec<IpAddr> = dial(1, None).await;
+        assert_eq!(none, of(1, 6));
+        // Of one device they are no more than its share, however many names it gives.
+        let wrong = PeerId::random();
+        let its: [Vec<IpAddr>; 3] =
+            [dial(3, Some(wrong)).await, dial(4, Some(wrong)).await, dial(5, Some(wrong)).await];
+        assert_eq!(its, [of(3, 6), of(4, 6), of(5, 0)]);
+        let others: Vec<IpAddr> = dial(6, Some(PeerId::random())).await;
+        assert_eq!(others, of(6, 6), "what is left for all");
+    }
+
+    #[tokio::test]
+    async fn of_a_name_with_hundreds_of_addresses_few_are_looked_at() {
+        let told = Mutex::new(Told::default());
+        let vicinity = Vicinity::nowhere();
+        let opts = DialOpts { role: Endpoint::Dialer, port_use: PortUse::Reuse };
+        let name = "/dns4/a.example/tcp/9".parse().unwrap();
+        let refused = (1..=u8::MAX).map(|host| IpAddr::from([127, 0, 0, host]));
+        let ips = refused.take(IPS_ASKED_MAX).chain([IpAddr::from([203, 0, 113, 7])]).collect();
+        let why = dial_first(&told, Some(&vicinity), &name, ips, opts).await.unwrap_err();
+        assert!(why.to_string().contains("this very machine"), "{why}");
+        assert_eq!(told.lock().unwrap().0, []);
     }
 
     #[test]

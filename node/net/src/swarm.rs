@@ -26,6 +26,7 @@ use weft_protocol::frame::Protocol;
 use crate::{
     Reach, address,
     allowance::Rate,
+    fault::QuicError,
     gate::{Gate, Terms},
     guarded::{Asking, Guarded},
     muxer::{Bounded, Members},
@@ -416,6 +417,7 @@ fn assemble<B: NetworkBehaviour>(
         let bounds = members.clone();
         quic::tokio::Transport::new(config)
             .map(move |(peer, muxer), _| (peer, Bounded::new(muxer, peer, bounds)))
+            .map_err(QuicError::from)
     };
     let direct = |key: &Keypair| -> Result<_, SetUp> {
         let either = OrTransport::new(quic(key), tcp(key)?);

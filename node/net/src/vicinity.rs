@@ -6,7 +6,8 @@
 //! dialled, and those of the networks that this machine is in; never loopback, nor what is nobody's. Of a
 //! private network that it is not in, a machine may still be routed to it (out of a container, from one
 //! network of a house to another), which no table tells: a few such addresses are dialled, and others only
-//! slowly, so that nobody's network is searched from here. With [`Reach::Loopback`] loopback alone is
+//! slowly, so that nobody's network is searched from here; and each device has no more than its share of them, so
+//! that one that names many takes none from the rest. With [`Reach::Loopback`] loopback alone is
 //! dialled.
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
     time::Instant,
 };
 
+use libp2p::PeerId;
 use thiserror::Error;
 use weft_protocol::time::Timestamp;
 
@@ -29,6 +31,9 @@ use crate::{
 /// Addresses of private networks that this machine is not in. Of a dozen devices each has one at home and
 /// one for its containers; a network of 254 hosts would be searched for one port in most of a day.
 const STRAYS: Rate = Rate::each_hour(24, 12);
+
+/// Those of one device: half of all, so that one that names what it likes leaves the other half to the rest.
+const STRAYS_OF_ONE: Rate = Rate::each_hour(12, 6);
 
 /// Such addresses that are known and dialled again for nothing; the one that was dialled last is forgotten
 /// last.
@@ -96,6 +101,8 @@ pub(crate) struct Rules {
     networks: Vec<Network>,
     strays: BTreeMap<(IpAddr, u16), Timestamp>,
     more_strays: Bucket,
+    /// What each device has left of its share, of those that took some of it lately.
+    shares: BTreeMap<PeerId, Bucket>,
 }
 
 impl Rules {
@@ -105,6 +112,7 @@ impl Rules {
             networks: Vec::new(),
             strays: BTreeMap::new(),
             more_strays: Bucket::new(STRAYS, now),
+            shares: BTreeMap::new(),
         }
     }
 
@@ -113,15 +121,17 @@ impl Rules {
         self.networks = networks;
     }
 
-    /// Whether a port of `ip` is dialled.
+    /// Has a port of `ip` dialled, to reach that device if it is known; takes of what is left, where that is
+    /// little.
     ///
     /// # Errors
     ///
-    /// It is not, for that reason.
-    pub(crate) fn may_dial(
+    /// It is not dialled, for that reason; then nothing was taken.
+    pub(crate) fn take_dial(
         &mut self,
         ip: IpAddr,
         port: u16,
+        of: Option<PeerId>,
         now: Timestamp,
     ) -> Result<(), Refused> {
         let ip = ip.to_canonical();
@@ -134,14 +144,30 @@ impl Rules {
                 if self.networks.iter().any(|network| network.contains(ip)) {
                     return Ok(());
                 }
-                self.may_stray((ip, port), now)
+                self.take_stray((ip, port), of, now)
             }
         }
     }
 
-    fn may_stray(&mut self, stray: (IpAddr, u16), now: Timestamp) -> Result<(), Refused> {
+    fn take_stray(
+        &mut self,
+        stray: (IpAddr, u16),
+        of: Option<PeerId>,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
         if !self.strays.contains_key(&stray) {
-            if !self.more_strays.take(now) {
+            self.shares.retain(|_, share| !share.is_full(now));
+            let share = of.map(|of| {
+                let left = self.shares.get(&of).copied();
+                (of, left.unwrap_or_else(|| Bucket::new(STRAYS_OF_ONE, now)))
+            });
+            // Of the one and of the other, or of neither.
+            if let Some((of, mut share)) = share {
+                if !share.take(now) || !self.more_strays.take(now) {
+                    return Err(Refused::Stray);
+                }
+                self.shares.insert(of, share);
+            } else if !self.more_strays.take(now) {
                 return Err(Refused::Stray);
             }
             if self.strays.len() >= STRAYS_MAX
@@ -172,6 +198,13 @@ impl Vicinity {
         vicinity
     }
 
+    /// That of a machine that is in no network.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        let rules = Arc::new(Mutex::new(Rules::new(Reach::Lan, Timestamp::ZERO)));
+        Self { started: Instant::now(), rules }
+    }
+
     /// Asks the system anew which networks this machine is in. Where it does not say, what it said last holds.
     pub(crate) fn look(&self) {
         if self.rules().reach == Reach::Loopback {
@@ -189,15 +222,15 @@ impl Vicinity {
         }
     }
 
-    /// Whether a port of `ip` is dialled now.
+    /// Has a port of `ip` dialled now, to reach that device if it is known; see [`Rules::take_dial`].
     ///
     /// # Errors
     ///
-    /// It is not, for the reason inside.
-    pub(crate) fn may_dial(&self, ip: IpAddr, port: u16) -> io::Result<()> {
+    /// It is not dialled, for the reason inside.
+    pub(crate) fn take_dial(&self, ip: IpAddr, port: u16, of: Option<PeerId>) -> io::Result<()> {
         let now = Timestamp::ZERO + self.started.elapsed();
         self.rules()
-            .may_dial(ip, port, now)
+            .take_dial(ip, port, of, now)
             .map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))
     }
 
@@ -254,7 +287,7 @@ mod tests {
             "100.77.7.7",
         ] {
             for port in 0..1_000 {
-                assert_eq!(rules.may_dial(ip(near), port, AT(0)), Ok(()), "{near} {port}");
+                assert_eq!(rules.take_dial(ip(near), port, None, AT(0)), Ok(()), "{near} {port}");
             }
         }
     }
@@ -263,20 +296,28 @@ mod tests {
     fn this_machine_and_what_is_nobodys_are_never_dialled_for_others() {
         let mut rules = at_home();
         for own in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1"] {
-            assert_eq!(rules.may_dial(ip(own), 1, AT(0)), Err(Refused::Loopback), "{own}");
+            assert_eq!(rules.take_dial(ip(own), 1, None, AT(0)), Err(Refused::Loopback), "{own}");
         }
         for nobodys in ["0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.251", "::", "ff02::fb"] {
-            assert_eq!(rules.may_dial(ip(nobodys), 1, AT(0)), Err(Refused::Nobody), "{nobodys}");
+            assert_eq!(
+                rules.take_dial(ip(nobodys), 1, None, AT(0)),
+                Err(Refused::Nobody),
+                "{nobodys}"
+            );
         }
     }
 
     #[test]
     fn on_loopback_nothing_else_is_dialled() {
         let mut rules = Rules::new(Reach::Loopback, AT(0));
-        assert_eq!(rules.may_dial(ip("127.0.0.1"), 1, AT(0)), Ok(()));
-        assert_eq!(rules.may_dial(ip("::1"), 1, AT(0)), Ok(()));
+        assert_eq!(rules.take_dial(ip("127.0.0.1"), 1, None, AT(0)), Ok(()));
+        assert_eq!(rules.take_dial(ip("::1"), 1, None, AT(0)), Ok(()));
         for other in ["203.0.113.7", "192.168.1.7", "fe80::7"] {
-            assert_eq!(rules.may_dial(ip(other), 1, AT(0)), Err(Refused::Elsewhere), "{other}");
+            assert_eq!(
+                rules.take_dial(ip(other), 1, None, AT(0)),
+                Err(Refused::Elsewhere),
+                "{other}"
+            );
         }
     }
 
@@ -285,16 +326,16 @@ mod tests {
         let mut rules = at_home();
         let first = ip("10.1.0.1");
         for host in 1..=24 {
-            assert_eq!(rules.may_dial(IpAddr::from([10, 1, 0, host]), 1, AT(0)), Ok(()));
+            assert_eq!(rules.take_dial(IpAddr::from([10, 1, 0, host]), 1, None, AT(0)), Ok(()));
         }
-        assert_eq!(rules.may_dial(ip("10.1.0.25"), 1, AT(0)), Err(Refused::Stray));
+        assert_eq!(rules.take_dial(ip("10.1.0.25"), 1, None, AT(0)), Err(Refused::Stray));
         // Another port is another one, and one that is known costs nothing.
-        assert_eq!(rules.may_dial(first, 2, AT(0)), Err(Refused::Stray));
-        assert_eq!(rules.may_dial(first, 1, AT(0)), Ok(()));
-        assert_eq!(rules.may_dial(ip("10.1.0.25"), 1, AT(300)), Ok(()));
+        assert_eq!(rules.take_dial(first, 2, None, AT(0)), Err(Refused::Stray));
+        assert_eq!(rules.take_dial(first, 1, None, AT(0)), Ok(()));
+        assert_eq!(rules.take_dial(ip("10.1.0.25"), 1, None, AT(300)), Ok(()));
         // In that network it is near.
         rules.set_networks(vec![Network::of(ip("10.1.0.99"), 16)]);
-        assert_eq!(rules.may_dial(ip("10.1.7.7"), 7, AT(300)), Ok(()));
+        assert_eq!(rules.take_dial(ip("10.1.7.7"), 7, None, AT(300)), Ok(()));
     }
 
     #[test]
@@ -302,13 +343,36 @@ mod tests {
         let mut rules = at_home();
         let stray = |n: u64| IpAddr::from([10, 1, 0, u8::try_from(n).unwrap()]);
         for n in 0..64 {
-            assert_eq!(rules.may_dial(stray(n), 1, AT(n * 300)), Ok(()), "{n}");
+            assert_eq!(rules.take_dial(stray(n), 1, None, AT(n * 300)), Ok(()), "{n}");
         }
-        assert_eq!(rules.may_dial(stray(0), 1, AT(64 * 300)), Ok(()));
-        assert_eq!(rules.may_dial(stray(64), 1, AT(64 * 300)), Ok(()));
+        assert_eq!(rules.take_dial(stray(0), 1, None, AT(64 * 300)), Ok(()));
+        assert_eq!(rules.take_dial(stray(64), 1, None, AT(64 * 300)), Ok(()));
         assert_eq!(rules.strays.len(), STRAYS_MAX);
         assert!(rules.strays.contains_key(&(stray(0), 1)));
         assert!(!rules.strays.contains_key(&(stray(1), 1)));
+    }
+
+    #[test]
+    fn one_device_leaves_the_others_their_share() {
+        let mut rules = at_home();
+        let (wrong, other) = (PeerId::random(), PeerId::random());
+        let mut dialled = |of, n: u8, at| {
+            let named = (1..=n).map(|host| IpAddr::from([10, at, 0, host]));
+            named.filter(|ip| rules.take_dial(*ip, 1, Some(of), AT(0)).is_ok()).count()
+        };
+        assert_eq!(dialled(wrong, 200, 1), 12);
+        assert_eq!(dialled(wrong, 200, 2), 0);
+        assert_eq!(dialled(other, 4, 3), 4);
+        // What is known costs its namer nothing.
+        assert_eq!(dialled(wrong, 12, 1), 12);
+        assert_eq!(dialled(wrong, 4, 3), 4);
+        // In all it is no more for it, and whoever was refused for that still has its share.
+        let all: usize = (1..=20).map(|at| dialled(PeerId::random(), 8, 100 + at)).sum();
+        assert_eq!(all, 24 - 12 - 4);
+        assert_eq!(rules.shares.len(), 3, "of those that took some");
+        // A share that is whole again is not kept.
+        assert_eq!(rules.take_dial(ip("10.9.9.9"), 1, Some(other), AT(7_200)), Ok(()));
+        assert_eq!(rules.shares.len(), 1);
     }
 
     proptest! {
@@ -323,7 +387,7 @@ mod tests {
             for ([c, d], port, wait) in named {
                 now += wait;
                 let stray = IpAddr::from([172, 16, c, d]);
-                if rules.may_dial(stray, port, AT(now)).is_ok() {
+                if rules.take_dial(stray, port, None, AT(now)).is_ok() {
                     fresh.insert((stray, port));
                 }
                 prop_assert!(rules.strays.len() <= STRAYS_MAX);

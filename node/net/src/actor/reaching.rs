@@ -18,7 +18,7 @@ use weft_protocol::{id::DeviceId, reach::Part as ReachPart};
 
 use super::{Connection, NetActor};
 use crate::{
-    Event, Reach, address,
+    Event, Reach, address, fault,
     mapping::{self, Port},
     peer, reserve, upgrade,
 };
@@ -211,20 +211,37 @@ impl NetActor {
         self.tell_reach();
     }
 
-    /// A relay refuses, or no longer keeps a place.
+    /// A relay refuses, or no longer keeps a place; or this node listens there no longer.
     pub(super) fn on_listener_closed(
         &mut self,
         listener: ListenerId,
         reason: Result<(), std::io::Error>,
     ) {
-        let Some(relay) = self.places.remove(&listener) else { return };
-        if let Err(error) = reason {
-            tracing::debug!(%relay, %error, "no place at a relay");
-            self.findings.trouble(ReachPart::Reservation, error.to_string());
+        let heard = self.heard_at.len();
+        self.heard_at.retain(|(other, _)| *other != listener);
+        if self.heard_at.len() < heard {
+            tracing::warn!(?reason, "a listener closed");
         }
-        self.findings.lost(relay);
-        self.reserve_input(reserve::Input::Lost(relay));
-        self.tell_reach();
+        if let Some(relay) = self.places.remove(&listener) {
+            if let Err(error) = reason {
+                tracing::debug!(%relay, %error, "no place at a relay");
+                self.findings.trouble(ReachPart::Reservation, error.to_string());
+            }
+            self.findings.lost(relay);
+            self.reserve_input(reserve::Input::Lost(relay));
+            self.tell_reach();
+        }
+        self.on_listeners();
+    }
+
+    /// A listener failed once, and goes on.
+    pub(super) fn on_listener_error(&mut self, error: &std::io::Error) {
+        if fault::is_remotes(error) {
+            self.misheard += 1;
+            tracing::debug!(%error, count = self.misheard, "somebody came to a listener wrongly");
+        } else {
+            tracing::warn!(%error, "a listener failed once");
+        }
     }
 
     /// The direct connections to a device changed.

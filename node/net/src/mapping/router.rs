@@ -9,6 +9,7 @@ use std::{
 use futures::future::join_all;
 use igd_next::AddPortError;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Port,
@@ -48,8 +49,34 @@ impl Router {
         self.search_at = at;
     }
 
-    /// One round: searches for it and asks for these ports.
-    pub(super) async fn ask(&mut self, ports: &BTreeSet<Port>, leases: &Leases) -> Answer {
+    /// One round: searches for it and asks for these ports, until it is over. What the router is being asked for
+    /// then it is waited for, and told: else nobody would know what is to be taken back.
+    pub(super) async fn ask(
+        &mut self,
+        ports: &BTreeSet<Port>,
+        leases: &Leases,
+        over: &CancellationToken,
+    ) -> Answer {
+        let found = over.run_until_cancelled(self.find()).await;
+        let (router, inside, outside) = match found {
+            Some(Ok(found)) => found,
+            Some(Err(answer)) => return answer,
+            None => return Answer::Nothing("the question is out of date"),
+        };
+        let mut outcomes = BTreeMap::new();
+        for port in ports {
+            let Some(gateway) = self.gateway.as_ref().filter(|_| !over.is_cancelled()) else {
+                break;
+            };
+            let wanted = leases.preferred(*port, router, inside);
+            outcomes.insert(*port, add(gateway, *port, wanted, inside).await);
+        }
+        Answer::Asked { router, inside, outside, ports: outcomes }
+    }
+
+    /// Searches for it; gives where it is, this machine's address on its network, and its public one. Can be
+    /// dropped while it waits.
+    async fn find(&mut self) -> Result<(IpAddr, Ipv4Addr, IpAddr), Answer> {
         let known = self.gateway.as_ref().map(|it| it.addr.ip());
         let mut found = Err(NoGateway::Silent);
         for _ in 0..SEARCHES {
@@ -60,25 +87,22 @@ impl Router {
         }
         let Found { gateway, inside } = match found {
             Ok(found) => found,
-            Err(NoGateway::Silent) => return Answer::Nothing("no router answers that does UPnP"),
+            Err(NoGateway::Silent) => {
+                return Err(Answer::Nothing("no router answers that does UPnP"));
+            }
             Err(NoGateway::Elsewhere) => {
-                return Answer::Nothing("what answers as a router is elsewhere");
+                return Err(Answer::Nothing("what answers as a router is elsewhere"));
             }
         };
         let router = gateway.addr.ip();
         let gateway = self.gateway.insert(gateway);
         let Ok(Ok(outside)) = timeout(ANSWERED, gateway.get_external_ip()).await else {
-            return Answer::Nothing("the router does not say its public address");
+            return Err(Answer::Nothing("the router does not say its public address"));
         };
-        if address::scope(outside) != Scope::Public {
-            return Answer::NotPublic { router };
+        match address::scope(outside) {
+            Scope::Public => Ok((router, inside, outside)),
+            Scope::Private | Scope::Loopback | Scope::Nobody => Err(Answer::NotPublic { router }),
         }
-        let mut outcomes = BTreeMap::new();
-        for port in ports {
-            let wanted = leases.preferred(*port, router, inside);
-            outcomes.insert(*port, add(gateway, *port, wanted, inside).await);
-        }
-        Answer::Asked { router, inside, outside, ports: outcomes }
     }
 
     /// Has it forget some of what it was asked to do, all at once. What another one was asked is out of reach.

@@ -12,6 +12,7 @@ use igd_next::aio::Provider as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
+    sync::Semaphore,
     time::sleep,
 };
 
@@ -32,6 +33,8 @@ struct Igd {
     refuses: fn(u16, u32) -> Option<u16>,
     /// Whether what it answers to a request has no end.
     drips: bool,
+    /// What it waits for before it answers that it mapped a port.
+    waits: Option<Arc<Semaphore>>,
     /// The lease of each protocol and port.
     mapped: BTreeMap<(String, u16), u32>,
 }
@@ -42,8 +45,8 @@ impl Igd {
         outside: &'static str,
         refuses: fn(u16, u32) -> Option<u16>,
     ) -> (Arc<Mutex<Self>>, SocketAddr) {
-        let igd =
-            Arc::new(Mutex::new(Self { outside, refuses, drips: false, mapped: BTreeMap::new() }));
+        let (drips, waits, mapped) = (false, None, BTreeMap::new());
+        let igd = Arc::new(Mutex::new(Self { outside, refuses, drips, waits, mapped }));
         let asked = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let search_at = searched(vec![asked.local_addr().unwrap()]).await;
         let serves = Arc::clone(&igd);
@@ -148,7 +151,12 @@ async fn serve(mut stream: TcpStream, igd: Arc<Mutex<Igd>>) {
         }
         return;
     } else {
-        igd.lock().unwrap().answer(&question)
+        let answer = igd.lock().unwrap().answer(&question);
+        let waits = igd.lock().unwrap().waits.clone().filter(|_| answer.contains("AddPort"));
+        if let Some(waits) = waits {
+            waits.acquire().await.unwrap().forget();
+        }
+        answer
     };
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
     stream.write_all((head + &answer).as_bytes()).await.unwrap();
@@ -237,6 +245,119 @@ async fn why_nothing_is_mapped_is_told() {
     let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let (_mapping, said) = first(silent.local_addr().unwrap()).await;
     assert_eq!(said.trouble.as_deref(), Some("no router answers that does UPnP"));
+}
+
+/// A node that wants both ports of a router which maps each only when it is let to, and has begun with the first.
+async fn under_way() -> (Arc<Mutex<Igd>>, Mapping, Arc<Semaphore>) {
+    let (igd, at) = Igd::start("203.0.113.9", |_, _| None).await;
+    let lets = Arc::new(Semaphore::new(0));
+    igd.lock().unwrap().waits = Some(Arc::clone(&lets));
+    let mapping = Mapping::searching(at);
+    mapping.want([Port::Quic(4001), Port::Tcp(4001)].into());
+    while Igd::ports(&igd).is_empty() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    (igd, mapping, lets)
+}
+
+#[tokio::test]
+async fn of_a_round_under_way_nothing_is_told_on_another_network() {
+    let (igd, mut mapping, lets) = under_way().await;
+    igd.lock().unwrap().outside = "203.0.113.10";
+    mapping.moved();
+    lets.add_permits(100);
+    let both = ["/ip4/203.0.113.10/udp/4001/quic-v1", "/ip4/203.0.113.10/tcp/4001"];
+    assert_eq!(mapping.changed().await, Said { mapped: addresses(&both), trouble: None });
+    // Nor is what was said before it, and not heard.
+    mapping.want([Port::Tcp(4001)].into());
+    while !mapping.said.has_changed().unwrap() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    igd.lock().unwrap().outside = "203.0.113.11";
+    mapping.moved();
+    let last = addresses(&["/ip4/203.0.113.11/tcp/4001"]);
+    assert_eq!(mapping.changed().await.mapped, last);
+    mapping.end().await;
+    assert_eq!(Igd::ports(&igd), BTreeMap::new());
+}
+
+#[tokio::test]
+async fn what_a_round_under_way_mapped_is_taken_back_where_other_ports_are_wanted() {
+    let (igd, mut mapping, lets) = under_way().await;
+    mapping.want([Port::Tcp(4002)].into());
+    // Whoever is asked already is waited for, and nobody is asked for what is not wanted any more.
+    sleep(SOMETIMES).await;
+    lets.add_permits(1);
+    while !Igd::ports(&igd).contains_key(&("TCP".to_owned(), 4002)) {
+        let asked: Vec<_> = Igd::ports(&igd).into_keys().collect();
+        assert!(!asked.contains(&("TCP".to_owned(), 4001)), "{asked:?}");
+        sleep(Duration::from_millis(10)).await;
+    }
+    lets.add_permits(100);
+    assert_eq!(mapping.changed().await.mapped, addresses(&["/ip4/203.0.113.9/tcp/4002"]));
+    assert_eq!(Igd::ports(&igd).into_keys().collect::<Vec<_>>(), [("TCP".to_owned(), 4002)]);
+    mapping.end().await;
+}
+
+#[tokio::test]
+async fn what_a_round_under_way_mapped_is_taken_back_at_the_end() {
+    let (igd, mapping, lets) = under_way().await;
+    let end = mapping.end();
+    lets.add_permits(1);
+    end.await;
+    assert_eq!(Igd::ports(&igd), BTreeMap::new());
+}
+
+#[tokio::test]
+async fn on_another_network_a_router_is_searched_for_at_once() {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mapping = Mapping::searching(silent.local_addr().unwrap());
+    mapping.want([Port::Tcp(4001)].into());
+    let mut question = [0; 1024];
+    silent.recv_from(&mut question).await.unwrap();
+    let begun = Instant::now();
+    mapping.moved();
+    silent.recv_from(&mut question).await.unwrap();
+    // The first is not over yet.
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_panic_is_told_and_it_begins_anew_after_a_rest() {
+    const REST: Duration = Duration::from_millis(300);
+    // Somebody answers so oddly that a library panics, as long as that port is wanted.
+    const ODD: Port = Port::Tcp(1);
+    let runs = |mut owner: Owner, at| {
+        let run = async move {
+            owner.wishes.wait_for(|wish| !wish.ports.is_empty()).await.unwrap();
+            assert!(!owner.wishes.borrow().ports.contains(&ODD), "an odd answer");
+            run(owner, at).await;
+        };
+        run.boxed()
+    };
+    let (igd, at) = Igd::start("203.0.113.9", |_, _| None).await;
+    let mut mapping = Mapping::running(runs, at, REST);
+    mapping.want([ODD].into());
+    let stopped = Said { mapped: BTreeSet::new(), trouble: Some("stopped: an odd answer".into()) };
+    assert_eq!(mapping.changed().await, stopped);
+    for _ in 0..2 {
+        let begun = Instant::now();
+        // Whatever is wished meanwhile.
+        mapping.moved();
+        assert_eq!(mapping.changed().await, stopped);
+        assert!(begun.elapsed() >= REST, "{:?}", begun.elapsed());
+    }
+    mapping.want([Port::Tcp(4001)].into());
+    assert_eq!(mapping.changed().await.mapped, addresses(&["/ip4/203.0.113.9/tcp/4001"]));
+    mapping.end().await;
+    assert_eq!(Igd::ports(&igd), BTreeMap::new());
+    // It ends while it rests.
+    let mut mapping = Mapping::running(runs, at, RESTED);
+    mapping.want([ODD].into());
+    mapping.changed().await;
+    let begun = Instant::now();
+    mapping.end().await;
+    assert!(begun.elapsed() < TAKEN_BACK, "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -380,13 +501,14 @@ async fn an_answer_to_a_request_is_short_flat_and_says_what_it_means() {
 async fn a_router_that_is_not_heard_for_once_passes_on_what_it_did() {
     let (igd, at) = Igd::start("203.0.113.9", |_, _| None).await;
     let (mut router, mut leases) = (Router::new(at), Leases::new(Instant::now()));
+    let never = CancellationToken::new();
     let ports = BTreeSet::from([Port::Quic(4001), Port::Tcp(4001)]);
-    round(&mut router, &mut leases, &ports).await;
+    round(&mut router, &mut leases, &ports, &never).await;
     let said = leases.said(Instant::now());
     assert_eq!(said.mapped.len(), 2, "{said:?}");
     // Nobody hears the search.
     router.search_at("127.0.0.1:0".parse().unwrap());
-    round(&mut router, &mut leases, &ports).await;
+    round(&mut router, &mut leases, &ports, &never).await;
     assert_eq!(leases.said(Instant::now()), said);
     let over = Instant::now() + LEASE;
     let why = leases.said(over).trouble;
@@ -394,17 +516,17 @@ async fn a_router_that_is_not_heard_for_once_passes_on_what_it_did() {
     // It says no more than its address: neither renews anything nor ends it.
     router.search_at(at);
     igd.lock().unwrap().refuses = |_, _| Some(501);
-    round(&mut router, &mut leases, &ports).await;
+    round(&mut router, &mut leases, &ports, &never).await;
     assert_eq!(leases.said(Instant::now()), said);
     // It has no public address any more.
     igd.lock().unwrap().outside = "100.64.3.4";
-    round(&mut router, &mut leases, &ports).await;
+    round(&mut router, &mut leases, &ports, &never).await;
     let gone = leases.said(Instant::now());
     assert_eq!(gone.trouble.as_deref(), Some("the router has no public address itself"));
     assert_eq!(gone.mapped, BTreeSet::new());
     igd.lock().unwrap().refuses = |_, _| None;
     igd.lock().unwrap().outside = "203.0.113.9";
-    round(&mut router, &mut leases, &ports).await;
+    round(&mut router, &mut leases, &ports, &never).await;
     assert_eq!(leases.said(Instant::now()), said);
     router.take_back(leases.give_up(|_| true)).await;
     assert_eq!(Igd::ports(&igd), BTreeMap::new());
