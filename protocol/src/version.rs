@@ -1,8 +1,9 @@
 //! Which version of the program a device runs.
 
-use std::{fmt, num::ParseIntError, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use minicbor::{Decode, Encode};
+use thiserror::Error;
 
 /// A released version. What comes before a release counts as that.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
@@ -36,14 +37,25 @@ impl fmt::Display for Version {
     }
 }
 
+/// A text is no version.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("read the version {text:?}: it is not three numbers, as 1.2.3 is")]
+pub struct VersionError {
+    /// The text.
+    text: String,
+}
+
 impl FromStr for Version {
-    type Err = ParseIntError;
+    type Err = VersionError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let released = text.split(['-', '+']).next().unwrap_or_default();
-        let mut numbers = released.splitn(3, '.');
-        let mut number = || numbers.next().unwrap_or_default().parse();
-        Ok(Self { major: number()?, minor: number()?, patch: number()? })
+        let numbers: Option<Vec<u32>> =
+            released.split('.').map(|number| number.parse().ok()).collect();
+        match numbers.as_deref() {
+            Some(&[major, minor, patch]) => Ok(Self { major, minor, patch }),
+            Some(_) | None => Err(VersionError { text: text.to_owned() }),
+        }
     }
 }
 
@@ -60,6 +72,8 @@ mod tests {
         for text in ["", "1", "1.2", "1.2.", "1.2.3.4", "a.b.c", "-1.0.0", "4294967296.0.0"] {
             assert_eq!(version(text), None, "{text:?}");
         }
+        let error = "1.2".parse::<Version>().unwrap_err().to_string();
+        assert_eq!(error, "read the version \"1.2\": it is not three numbers, as 1.2.3 is");
         assert_eq!(Version::of_this_program().to_string(), env!("CARGO_PKG_VERSION"));
     }
 }
