@@ -428,7 +428,8 @@ pub struct DeviceView {
     pub kind: Kind,
     /// Its role.
     pub role: Role,
-    /// `here` (connected), `near` (not here, but a device that is here says that it is there), `away`,
+    /// `here` (connected), `near` (not here, but a device that is here has said since it left that it is
+    /// there), `away`,
     /// `never seen` (away, and nothing was ever heard of it here), `suspended` or `revoked`.
     pub state: String,
     /// Why it does not belong any more; `None`: it does.
@@ -443,11 +444,13 @@ pub struct DeviceView {
     pub is_relayed: Option<bool>,
     /// The round trip, in microseconds.
     pub round_trip_micros: Option<u64>,
-    /// Since when it is here or away, by this node's clock; `None`: it is away, and was at this node's start,
-    /// so that nobody here knows when it went.
+    /// Since when it is here or away, by this node's clock. One that falls silent is away since this node gave
+    /// it up, which is some time after `last_heard`; `None`: it was away at this node's start, so that nobody
+    /// here knows when it went.
     pub since: Option<WallTime>,
-    /// When this device last heard it. Of one that it did not hear since its node's start up to ten minutes too
-    /// early: that is written to the disk so seldom.
+    /// When this device last heard it: a message, or the answer to a ping. An idle device says something each
+    /// minute. Of one that it did not hear since its node's start up to ten minutes too early: that is written
+    /// to the disk so seldom.
     pub last_heard: Option<WallTime>,
     /// Models that answer there.
     pub models: Vec<String>,

@@ -13,8 +13,8 @@ use weft_protocol::{
     time::WallTime,
 };
 
-/// That a device was heard is written at most so often while it stays connected: after a crash the time
-/// is wrong by no more than this.
+/// That a device was heard is written at most so often while it stays connected: after a crash of this node
+/// the time is too early by no more than this.
 const HEARD_EVERY: Duration = Duration::from_secs(600);
 /// The most bytes of a stored time.
 const HEARD_BYTES_MAX: usize = 16;
@@ -83,14 +83,21 @@ impl Links {
     }
 
     /// A device was heard now. Gives what is to be persisted of that, if it is long since it was, or if
-    /// the connection begins or ends (`is_turn`).
-    pub fn hear(&mut self, device: DeviceId, now: WallTime, is_turn: bool) -> Option<Write> {
+    /// the connection begins (`is_new`).
+    pub fn hear(&mut self, device: DeviceId, now: WallTime, is_new: bool) -> Option<Write> {
         let heard = self.heard.get(&device);
         let is_old = heard.is_none_or(|it| it.stored + HEARD_EVERY <= now || it.stored > now);
-        let stored = if is_turn || is_old { now } else { heard?.stored };
+        let stored = if is_new || is_old { now } else { heard?.stored };
         self.heard.insert(device, Heard { at: now, stored });
-        let row = Row::named(Table::Peer, b"heard", device.as_bytes());
-        (is_turn || is_old).then(|| Write::Put(row, codec::encode(&now)))
+        (is_new || is_old).then(|| write_heard(&device, now))
+    }
+
+    /// A device is not heard any more. Gives what is to be persisted of when it was last, if the disk has an
+    /// earlier time. That its connection is given up is no word of the device: it may have been silent for long.
+    pub fn unheard(&mut self, device: &DeviceId) -> Option<Write> {
+        let heard = self.heard.get_mut(device).filter(|it| it.stored != it.at)?;
+        heard.stored = heard.at;
+        Some(write_heard(device, heard.at))
     }
 
     /// When a device was last heard; of one that was not since this start, by up to ten minutes too early.
@@ -176,7 +183,8 @@ impl Links {
         over.chain(begun).collect()
     }
 
-    /// Since when a device is away; `None`: this start did not see it go, and nothing says when it did.
+    /// When the connection with a device that is away was given up, which may be some time after it was
+    /// [heard](Self::heard) last; `None`: this start did not see it go, and nothing says when it did.
     pub fn away_since(&self, device: &DeviceId) -> Option<WallTime> {
         self.away_since.get(device).copied()
     }
@@ -187,6 +195,10 @@ impl Links {
             link.round_trip_micros = Some(round_trip_micros);
         }
     }
+}
+
+fn write_heard(device: &DeviceId, at: WallTime) -> Write {
+    Write::Put(Row::named(Table::Peer, b"heard", device.as_bytes()), codec::encode(&at))
 }
 
 #[cfg(test)]
@@ -246,8 +258,8 @@ mod tests {
         let heard = [(0, true), (15, false), (30, false), (700, false), (715, false), (720, true)];
         let written: Vec<i64> = heard
             .into_iter()
-            .filter_map(|(seconds, is_turn)| {
-                let write = links.hear(PHONE, at(seconds), is_turn)?;
+            .filter_map(|(seconds, is_new)| {
+                let write = links.hear(PHONE, at(seconds), is_new)?;
                 rows.apply(vec![write]);
                 Some(seconds)
             })
@@ -264,5 +276,23 @@ mod tests {
         links.connected(PHONE, String::new(), at(900));
         assert!(links.disconnected(&PHONE, at(960)));
         assert_eq!(links.away_since(&PHONE), Some(at(960)));
+    }
+
+    #[test]
+    fn to_give_a_device_up_is_not_to_hear_it() {
+        let mut links = Links::default();
+        let mut rows = MemoryRows::default();
+        assert_eq!(links.unheard(&PHONE), None, "it never was");
+        links.connected(PHONE, String::new(), at(0));
+        for seconds in [0, 15, 30] {
+            rows.apply(links.hear(PHONE, at(seconds), seconds == 0));
+        }
+        // It falls silent, which is noticed half a minute later.
+        assert!(links.disconnected(&PHONE, at(60)));
+        rows.apply(links.unheard(&PHONE));
+        assert_eq!(links.unheard(&PHONE), None, "the disk has it");
+        assert_eq!((links.heard(&PHONE), links.away_since(&PHONE)), (Some(at(30)), Some(at(60))));
+        let after = Links::open(&rows).expect("rows in memory can be read");
+        assert_eq!(after.heard(&PHONE), Some(at(30)));
     }
 }

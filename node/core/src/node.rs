@@ -354,6 +354,9 @@ impl Node {
             }
             Input::Connected { device, address } => {
                 let was_here = self.links.of(&device).is_some();
+                if !was_here && self.membership.state().devices.contains_key(&device) {
+                    self.presence.met(device, now.mono);
+                }
                 self.links.connected(device, address, now.wall);
                 self.contacts.connected(&device);
                 self.hear(device, now, true);
@@ -627,7 +630,8 @@ impl Node {
                 self.invitations.persisted(endpoint, false, contacts, context.now, membership);
             }
             After::Done(door) => {
-                let found = if is_nowhere { "" } else { "; the next start may find that it was kept" };
+                let found =
+                    if is_nowhere { "" } else { "; the next start may find that it was kept" };
                 let reason = format!("{reason}{found}");
                 self.reply(door, Reply::Refused { refusal: Refusal::Failed, reason });
             }

@@ -7,7 +7,9 @@
 //!
 //! Records are passed on, so that a device hears of one that it is not connected with. Each record says with
 //! whom its device is connected: those hear it themselves, and to them it is not passed on. By the same word a
-//! device is *near*: one that is connected here says that it is connected there.
+//! device is *near*: one that is connected here says that it is connected there. Who has lost a device itself
+//! believes that of nobody who may not have noticed yet: that record, or one of the lost device itself, must have
+//! been made after the loss, which is when either of the two says that they are connected no more.
 //!
 //! Nothing of this is ever written to a disk but the addresses; no presence means away. A record of a later
 //! start, or a later one of the same, takes the place of another; never the other way round, except that a
@@ -122,6 +124,8 @@ struct Known {
     heard: Timestamp,
     /// How old it was then.
     age: Duration,
+    /// How old it was then at most: a device's own word is under way, too.
+    age_most: Duration,
     /// The device itself said it.
     is_first_hand: bool,
 }
@@ -129,6 +133,15 @@ struct Known {
 impl Known {
     fn age(&self, now: Timestamp) -> Duration {
         self.age.saturating_add(now.since(self.heard))
+    }
+
+    fn age_most(&self, now: Timestamp) -> Duration {
+        self.age_most.saturating_add(now.since(self.heard))
+    }
+
+    /// Whether it was surely made after `then`.
+    fn is_later_than(&self, then: Timestamp) -> bool {
+        then + self.age_most < self.heard
     }
 }
 
@@ -163,6 +176,10 @@ pub struct PresenceTable {
     /// The time as it was handed in last.
     now: Timestamp,
     others: BTreeMap<DeviceId, Known>,
+    /// When this node's own connection with a device began last.
+    met: BTreeMap<DeviceId, Timestamp>,
+    /// When it ended last.
+    parted: BTreeMap<DeviceId, Timestamp>,
 }
 
 impl PresenceTable {
@@ -178,6 +195,8 @@ impl PresenceTable {
             told: None,
             now: Timestamp::ZERO,
             others: BTreeMap::new(),
+            met: BTreeMap::new(),
+            parted: BTreeMap::new(),
         }
     }
 
@@ -210,11 +229,39 @@ impl PresenceTable {
         believed.is_some_and(|it| it.relays)
     }
 
-    /// Devices that are connected here and say that they are with `device`.
+    /// Devices that are connected here and say that they are with `device`. Where this node
+    /// [lost](Self::parted) that itself, either has to have said something since: when a device goes, all lose
+    /// it, and not all at once.
     pub fn near(&self, device: &DeviceId) -> impl Iterator<Item = &DeviceId> {
-        let says_so =
-            |by: &&DeviceId| self.fresh(by).is_some_and(|it| it.connected.contains(device));
+        let parted = self.parted.get(device).copied();
+        let spoke = move |it: &DeviceId| {
+            parted.is_none_or(|then| self.others.get(it).is_some_and(|it| it.is_later_than(then)))
+        };
+        let lives = spoke(device) || self.has_let_go(device);
+        let says_so = move |by: &&DeviceId| {
+            (lives || spoke(by)) && self.fresh(by).is_some_and(|it| it.connected.contains(device))
+        };
         self.own.connected.iter().filter(says_so)
+    }
+
+    /// Whether a device said, since this node's last connection with it began, that there is none: it has
+    /// outlived that.
+    fn has_let_go(&self, device: &DeviceId) -> bool {
+        let met = self.met.get(device).copied();
+        self.others.get(device).is_some_and(|it| {
+            let is_later = met.is_none_or(|then| it.is_later_than(then));
+            is_later && !it.presence.connected.contains(&self.device)
+        })
+    }
+
+    /// This node's own connection with a device begins.
+    pub fn met(&mut self, device: DeviceId, now: Timestamp) {
+        self.met.insert(device, now);
+    }
+
+    /// This node's own connection with a device ended. Kept for good: what is passed on may be old.
+    pub fn parted(&mut self, device: DeviceId, now: Timestamp) {
+        self.parted.insert(device, now);
     }
 
     /// A new record of this device, if somebody hears it and there is something new to say or the last one
@@ -317,9 +364,12 @@ impl PresenceTable {
             };
             let before = self.others.get(&device).filter(|it| it.presence.boot == presence.boot);
             // What was said later is no older.
+            let age_most = age.max(HANDED_ON);
+            let age_most = before.map_or(age_most, |it| age_most.min(it.age_most(now)));
             let age = before.map_or(age, |before| age.min(before.age(now)));
             news.push(News { presence: presence.clone(), signed: signed.clone(), age });
-            self.others.insert(device, Known { presence, signed, heard: now, age, is_first_hand });
+            let known = Known { presence, signed, heard: now, age, age_most, is_first_hand };
+            self.others.insert(device, known);
         }
         news
     }
@@ -394,5 +444,7 @@ fn message(records: impl Iterator<Item = (Signed, Duration)>) -> PresenceMessage
 
 #[cfg(test)]
 mod ages;
+#[cfg(test)]
+mod nearness;
 #[cfg(test)]
 mod tests;

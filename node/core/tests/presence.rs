@@ -146,6 +146,44 @@ fn a_device_that_another_one_sees_is_near_until_that_one_says_otherwise_or_is_go
 }
 
 #[test]
+fn a_device_that_goes_is_near_nowhere_while_not_all_have_noticed() {
+    let mut fabric = Fabric::met(3, &[], ALLOW);
+    fabric.rest(100);
+    // It falls silent; the laptop gives it up first, and the server some seconds later.
+    fabric.lose = Some(|sent| sent.from == 2);
+    fabric.rest(20);
+    let heard = fabric.seen(0, 2).last_heard;
+    fabric.part(0, 2);
+    for _ in 0..14 {
+        let seen = fabric.seen(0, 2);
+        assert_eq!((seen.state.as_str(), seen.via.len()), ("away", 0));
+        fabric.rest(1);
+    }
+    assert_eq!(fabric.seen(1, 2).state, "here", "nobody has told it");
+    fabric.part(1, 2);
+    fabric.rest(3);
+    assert_eq!((fabric.seen(0, 2).state, fabric.seen(1, 2).state), ("away".into(), "away".into()));
+    // When it was heard is not when it was given up, and stays so over a start.
+    let seen = fabric.seen(0, 2);
+    assert_eq!(seen.last_heard, heard);
+    assert!(seen.since > heard, "{seen:?}");
+    fabric.restart(0);
+    assert_eq!(fabric.seen(0, 2).last_heard, heard);
+}
+
+#[test]
+fn a_device_that_only_this_one_has_lost_is_near_as_soon_as_one_of_them_has_said_more() {
+    let mut fabric = Fabric::met(3, &[], ALLOW);
+    fabric.rest(100);
+    fabric.part(0, 2);
+    assert_eq!(fabric.seen(0, 2).state, "away", "by no word from before");
+    // The phone tells the server with whom it is connected now, and the server hands that on.
+    fabric.rest(65);
+    let seen = fabric.seen(0, 2);
+    assert_eq!((seen.state.as_str(), seen.via), ("near", vec!["server".to_owned()]));
+}
+
+#[test]
 fn one_that_hangs_while_its_connection_stays_is_not_believed_for_long() {
     let mut fabric = Fabric::new(3, &[], ALLOW);
     fabric.meet(0, 1);

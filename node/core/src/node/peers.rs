@@ -31,7 +31,12 @@ impl Node {
         if !self.links.disconnected(&device, context.now.wall) {
             return;
         }
-        self.hear(device, context.now, true);
+        if let Some(write) = self.links.unheard(&device) {
+            self.persist(Batch::ordered(vec![write]), After::Nothing);
+        }
+        if self.membership.state().devices.contains_key(&device) {
+            self.presence.parted(device, context.now.mono);
+        }
         self.tell_who_is_connected();
         self.membership.closed(&device);
         self.feed_replica(replica::Input::Closed(device), context);
