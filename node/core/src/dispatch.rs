@@ -302,7 +302,10 @@ impl Dispatch {
             }
             let (refusal, reason) = match placement.decision {
                 Some(decision) => (Refusal::Denied, decision.reason),
-                None => (Refusal::NotFound, nowhere(&it.task, &it.candidates)),
+                None => {
+                    let last = (it.tries > 0).then_some(it.executor);
+                    (Refusal::NotFound, nowhere(&it.task, &it.candidates, last))
+                }
             };
             if refusal == Refusal::Denied {
                 let decision = Decision::deny(reason.clone());

@@ -126,11 +126,59 @@ pub(super) fn choose_among(
     placement
 }
 
-/// Why no device can do it, device by device.
-pub(super) fn nowhere(task: &Task, candidates: &[Candidate]) -> String {
-    let each = candidates
-        .iter()
-        .map(|candidate| format!("{}: {}", candidate.name, candidate.reasons.join(", ")))
-        .collect::<Vec<_>>();
-    format!("no device can do {} now ({})", task.capability, each.join("; "))
+/// Why no device can do it: each reason with the devices that it holds for, that of the device which was named, or
+/// else of the `last` one that was asked, before the others.
+pub(super) fn nowhere(task: &Task, candidates: &[Candidate], last: Option<DeviceId>) -> String {
+    let reasons = reasons(candidates, task.named.or(last));
+    format!("no device can do {} now ({reasons})", task.capability)
+}
+
+fn reasons(candidates: &[Candidate], first: Option<DeviceId>) -> String {
+    let mut groups: Vec<(String, Vec<&Candidate>)> = Vec::new();
+    for candidate in candidates {
+        let reason = candidate.reasons.join(", ");
+        match groups.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, same)) => same.push(candidate),
+            None => groups.push((reason, vec![candidate])),
+        }
+    }
+    let is_first = |it: &&Candidate| Some(it.device) == first;
+    for (_, devices) in &mut groups {
+        devices.sort_by_key(|it| !is_first(it));
+    }
+    groups.sort_by_key(|(_, devices)| !devices.iter().any(is_first));
+    let said = groups.into_iter().map(|(reason, devices)| {
+        let names: Vec<&str> = devices.iter().map(|it| it.name.as_str()).collect();
+        format!("{}: {reason}", names.join(", "))
+    });
+    said.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_said_once_and_that_of_the_device_that_was_meant_first() {
+        let candidate = |seed: u8, name: &str, reason: &str| Candidate {
+            device: DeviceId::from_bytes([seed; 32]),
+            name: name.into(),
+            cost: None,
+            reasons: vec![reason.into()],
+        };
+        let none = "no device that is here has llm.generate";
+        let candidates = [
+            candidate(1, "laptop", none),
+            candidate(2, "small", none),
+            candidate(3, "server", "it went away"),
+            candidate(4, "phone", none),
+        ];
+        let said = |first: u8| reasons(&candidates, Some(DeviceId::from_bytes([first; 32])));
+        let all = "laptop, small, phone: no device that is here has llm.generate";
+        assert_eq!(reasons(&candidates, None), format!("{all}; server: it went away"));
+        assert_eq!(said(3), format!("server: it went away; {all}"));
+        let phone = "phone, laptop, small: no device that is here has llm.generate";
+        assert_eq!(said(4), format!("{phone}; server: it went away"));
+        assert_eq!(reasons(&[], None), "");
+    }
 }
