@@ -527,7 +527,10 @@ mod tests {
         let mut silent = client.ask(json!({"ask": "verify"})).await.unwrap();
         drop(house.asked().await);
         let said = client.next(&mut silent).await.unwrap();
-        assert!(matches!(&said, Message::Error(it) if it.kind == ErrorKind::NotRunning), "{said:?}");
+        assert!(
+            matches!(&said, Message::Error(it) if it.kind == ErrorKind::NotRunning),
+            "{said:?}"
+        );
         let mut odd = client.ask(json!({"ask": "explode"})).await.unwrap();
         let said = client.next(&mut odd).await.unwrap();
         assert!(matches!(&said, Message::Error(it) if it.kind == ErrorKind::Usage), "{said:?}");
