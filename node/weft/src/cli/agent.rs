@@ -11,7 +11,7 @@ use super::{
 
 pub(super) async fn run(session: &Session) -> Done {
     let terminal = &session.terminal;
-    let agents = Node::reach(session).await?.get(json!({"ask": "agents"})).await?;
+    let agents = Node::reach(session).await?.read(json!({"ask": "agents"})).await?;
     if terminal.is_json() {
         terminal.json(&agents)?;
         return Ok(None);

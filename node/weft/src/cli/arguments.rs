@@ -16,11 +16,14 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
 
 use clap::{
-    Parser, Subcommand,
-    builder::{PossibleValuesParser, TypedValueParser},
+    CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    builder::{PossibleValuesParser, Resettable, TypedValueParser},
 };
 use weft_protocol::device::Kind;
 
@@ -65,6 +68,27 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
+impl Arguments {
+    /// Reads what was typed. A variable of the environment that is set and empty counts as one that is not set.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let mut command = without_empty(Self::command(), &|name| std::env::var_os(name));
+        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// The description without the variables that are empty: a value that is taken from one has to be some.
+fn without_empty(
+    command: clap::Command,
+    variable: &dyn Fn(&OsStr) -> Option<OsString>,
+) -> clap::Command {
+    let is_empty =
+        |arg: &clap::Arg| arg.get_env().and_then(variable).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg })
+        .mut_subcommands(|command| without_empty(command, variable))
+}
+
 /// Over the options that every command has.
 const COMMON: &str = "Options of every command";
 
@@ -91,7 +115,7 @@ Exit codes:
     0  done
     1  something else went wrong: a disk, a defect
     2  the command makes no sense
-    3  no node is running in this home
+    3  no node is running in this home, or it does not answer
     4  the words were not understood; nothing ran
     5  denied, by a rule, or by your no to a question
     6  a step failed, or no device can do it

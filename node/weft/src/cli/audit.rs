@@ -18,11 +18,13 @@ pub(super) async fn run(session: &Session, action: AuditAction) -> Done {
         AuditAction::List { from, limit, key } => {
             let position = match (from, &key) {
                 (Some(position), _) => position,
-                (None, Some(key)) => former(&node.get(json!({"ask": "verify"})).await?, key, limit),
-                (None, None) => newest(&node.get(json!({"ask": "status"})).await?, limit),
+                (None, Some(key)) => {
+                    former(&node.read_record(json!({"ask": "verify"})).await?, key, limit)
+                }
+                (None, None) => newest(&node.read(json!({"ask": "status"})).await?, limit),
             };
             let request = json!({"ask": "audit", "key": key, "position": position, "limit": limit});
-            let records = node.get(request).await?;
+            let records = node.read_record(request).await?;
             if terminal.is_json() {
                 terminal.json(&records)?;
             } else {
@@ -33,7 +35,7 @@ pub(super) async fn run(session: &Session, action: AuditAction) -> Done {
         }
         AuditAction::Verify { every_signature } => {
             let request = json!({"ask": "verify", "every_signature": every_signature});
-            let found = node.get(request).await?;
+            let found = node.read_record(request).await?;
             if terminal.is_json() {
                 terminal.json(&found)?;
             } else {

@@ -17,7 +17,7 @@ pub(super) async fn run(session: &Session, action: Option<DeviceAction>) -> Done
     let terminal = &session.terminal;
     let mut node = Node::reach(session).await?;
     let Some(action) = action else {
-        let devices = node.get(json!({"ask": "devices"})).await?;
+        let devices = node.read(json!({"ask": "devices"})).await?;
         if terminal.is_json() {
             terminal.json(&devices)?;
         } else {
@@ -106,12 +106,12 @@ pub(super) async fn run(session: &Session, action: Option<DeviceAction>) -> Done
 
 /// The device of that name or id, as the node has it.
 async fn find(node: &mut Node, device: &str) -> Result<Value, CommandError> {
-    node.get(json!({"ask": "device", "device": device})).await
+    node.read(json!({"ask": "device", "device": device})).await
 }
 
 /// Whether this device may change who belongs. One that may not says so itself: nobody is asked first.
 pub(super) async fn is_admin(node: &mut Node) -> Result<bool, CommandError> {
-    Ok(stands_as_admin(&node.get(json!({"ask": "devices"})).await?))
+    Ok(stands_as_admin(&node.read(json!({"ask": "devices"})).await?))
 }
 
 fn stands_as_admin(devices: &Value) -> bool {

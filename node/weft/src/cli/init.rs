@@ -25,6 +25,7 @@ use crate::daemon::{
     home::{Home, keys as keys_of},
     init::{self, InitRequest},
     newcomer::Newcomer,
+    up,
 };
 
 /// The longest word has eight letters.
@@ -37,6 +38,7 @@ const TRIES_MAX: usize = 3;
 const WORDS_A_LINE: usize = 6;
 
 pub(super) fn run(session: &Session, arguments: InitArguments) -> Done {
+    up::check_environment()?;
     let terminal = &session.terminal;
     // Opened before anything is made: a root whose words nobody saw would be none.
     let sink = open_sink(arguments.words_to)?;

@@ -1,6 +1,6 @@
 //! `weft lock` and `weft unlock`: the keys leave the node's memory, and come back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weft_api::{Client, ClientError, ErrorKind, UnlockKey};
@@ -26,13 +26,13 @@ const GONE_AFTER: Duration = Duration::from_secs(10);
 /// Locks the node: its process stays, and holds no key any more.
 pub(super) async fn lock(session: &Session, arguments: &LockArguments) -> Done {
     let mut node = Node::reach(session).await?;
-    let status = node.get(json!({"ask": "status"})).await?;
+    let status = node.read(json!({"ask": "status"})).await?;
     if status["locked"] == true {
         return end(&session.terminal, true, "this device is locked already");
     }
     if status["keys"] == "passphrase" && status["runs"].as_u64().unwrap_or(0) > 0 && !arguments.yes
     {
-        let runs = node.get(json!({"ask": "runs"})).await?;
+        let runs = node.read(json!({"ask": "runs"})).await?;
         confirm(&under_way(&runs))?;
     }
     drop(node);
@@ -45,7 +45,7 @@ pub(super) async fn lock(session: &Session, arguments: &LockArguments) -> Done {
 /// that is made of it.
 pub(super) async fn unlock(session: &Session, arguments: &UnlockArguments) -> Done {
     let mut node = Node::reach(session).await?;
-    let status = node.get(json!({"ask": "status"})).await?;
+    let status = node.read(json!({"ask": "status"})).await?;
     if status["locked"] != true {
         return end(&session.terminal, false, "this device is not locked");
     }
@@ -94,12 +94,12 @@ async fn begin_anew(session: &Session, request: Value) -> Result<(), CommandErro
 
 /// Waits until the node has begun anew.
 async fn until(session: &Session, is_locked: bool) -> Result<(), CommandError> {
-    let mut gone = Duration::ZERO;
-    while gone < GONE_AFTER {
+    let mut answered = Instant::now();
+    while answered.elapsed() < GONE_AFTER {
         match node::state(session).await {
             Ok(status) if status["locked"] == is_locked => return Ok(()),
-            Ok(_) => gone = Duration::ZERO,
-            Err(_) => gone += LOOK_EVERY,
+            Ok(_) => answered = Instant::now(),
+            Err(_) => {}
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

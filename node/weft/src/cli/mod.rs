@@ -43,10 +43,7 @@ mod trust;
 
 use std::{future::Future, path::PathBuf, process::ExitCode};
 
-use clap::{
-    Parser as _,
-    error::{ContextKind, ContextValue},
-};
+use clap::error::{ContextKind, ContextValue};
 use tracing_subscriber::EnvFilter;
 use weft_api::{ErrorKind, Problem};
 
@@ -68,7 +65,7 @@ struct Session {
 /// Reads the arguments, does what they say, and gives the exit code.
 pub(crate) fn run() -> ExitCode {
     // Wrong usage ends here with 2, `help` and `--version` with 0.
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::read() {
         Ok(arguments) => arguments,
         Err(error) => return misused(error),
     };
@@ -175,7 +172,9 @@ fn trace(verbose: u8) {
         2 => "info,weft=debug",
         _ => "debug",
     };
-    let filter = EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let told = std::env::var("WEFT_LOG").ok().filter(|told| !told.is_empty());
+    let filter = told.and_then(|told| EnvFilter::try_new(told).ok());
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -98,7 +98,7 @@ async fn tell_node(session: &Session) -> Done {
 /// Shows the models on this device.
 pub(super) async fn status(session: &Session) -> Done {
     let terminal = &session.terminal;
-    let models = Node::reach(session).await?.get(json!({"ask": "models"})).await?;
+    let models = Node::reach(session).await?.read(json!({"ask": "models"})).await?;
     if terminal.is_json() {
         terminal.json(&models)?;
         return Ok(None);

@@ -1,9 +1,16 @@
 //! The running node, as commands reach it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use weft_api::{Client, ClientError, Conversation, ErrorKind, Message, Problem};
 
 use super::{Session, error::CommandError};
+
+/// A node that does not answer for so long has stopped answering.
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// A long record takes some seconds to read, and more to check.
+pub(super) const RECORD_TIME: Duration = Duration::from_secs(120);
 
 /// A connection to the node that runs in the session's home.
 #[derive(Debug)]
@@ -15,7 +22,8 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) async fn reach(session: &Session) -> Result<Self, CommandError> {
-        Ok(Self { client: Client::connect(&session.home).await?, told_by: None })
+        let client = in_time(ANSWER_TIME, Client::connect(&session.home)).await??;
+        Ok(Self { client, told_by: None })
     }
 
     /// What is asked acts: if the node goes before it says how that ended, nobody here knows whether it was
@@ -24,7 +32,25 @@ impl Node {
         self.told_by = Some(told_by);
     }
 
-    /// Asks what is answered by one reply.
+    /// Asks for what the node knows, which changes nothing and is answered at once.
+    pub(super) async fn read(&mut self, request: Value) -> Result<Value, CommandError> {
+        self.read_within(ANSWER_TIME, request).await
+    }
+
+    /// The same of the record, which may be long.
+    pub(super) async fn read_record(&mut self, request: Value) -> Result<Value, CommandError> {
+        self.read_within(RECORD_TIME, request).await
+    }
+
+    async fn read_within(
+        &mut self,
+        limit: Duration,
+        request: Value,
+    ) -> Result<Value, CommandError> {
+        in_time(limit, self.get(request)).await?
+    }
+
+    /// Asks what is answered by one reply, which may lawfully take long, as where it acts.
     pub(super) async fn get(&mut self, request: Value) -> Result<Value, CommandError> {
         let answer = self.client.get(request).await.map_err(|error| self.lost(error))?;
         answer.map_err(|problem| self.refused(problem))
@@ -82,9 +108,18 @@ impl Node {
 }
 
 /// How the node fares that runs in the session's home, locked or not; null where it does not say.
-pub(super) async fn state(session: &Session) -> Result<Value, ClientError> {
-    let mut node = Client::connect(&session.home).await?;
-    Ok(node.get(json!({"ask": "status"})).await?.unwrap_or_default())
+pub(super) async fn state(session: &Session) -> Result<Value, CommandError> {
+    let mut node = Node::reach(session).await?;
+    let answer = in_time(ANSWER_TIME, node.client.get(json!({"ask": "status"}))).await??;
+    Ok(answer.unwrap_or_default())
+}
+
+/// What comes within the limit.
+async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Result<T, CommandError> {
+    tokio::time::timeout(limit, answer).await.map_err(|_| {
+        let message = format!("the node did not answer within {} s", limit.as_secs());
+        CommandError::new(ErrorKind::NotRunning, message).hint("weft doctor says more")
+    })
 }
 
 /// What the node says.
@@ -142,6 +177,38 @@ mod tests {
         }
         drop(answers);
         node.next(&mut conversation).await.expect_err("the node is gone")
+    }
+
+    #[tokio::test]
+    async fn a_node_that_hangs_is_told_and_one_that_takes_its_time_is_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let (inputs, mut doors) = mpsc::channel(8);
+        let serving = tokio::spawn(weft_api::serve(Door::open(home.path()).unwrap(), inputs));
+        let session = Session { home: home.path().into(), terminal: Terminal::new(false, 0) };
+        let mut node = Node::reach(&session).await.unwrap();
+        let status = || json!({"ask": "status"});
+        let hung = node.read_within(Duration::from_millis(50), status()).await;
+        let error = hung.expect_err("nobody answers");
+        assert_eq!(error.kind(), ErrorKind::NotRunning);
+        assert_eq!(error.message(), "the node did not answer within 0 s");
+        assert!(format!("{error:?}").contains("weft doctor"), "{error:?}");
+        // What is answered late is no answer to the next question.
+        let Some(DoorInput::Asked { answers: late, .. }) = doors.recv().await else {
+            panic!("no request")
+        };
+        let answering = tokio::spawn(async move {
+            let Some(DoorInput::Asked { answers, .. }) = doors.recv().await else {
+                panic!("no request")
+            };
+            late.send(DoorMessage::Reply(Reply::Done)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let reply = Reply::RunStarted { run: RunId::from_bytes([1; 16]) };
+            answers.send(DoorMessage::Reply(reply)).await.unwrap();
+        });
+        let said = node.read_within(Duration::from_secs(5), status()).await.unwrap();
+        assert!(said["run"].is_string(), "{said}");
+        answering.await.unwrap();
+        serving.abort();
     }
 
     #[tokio::test]

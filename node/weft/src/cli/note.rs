@@ -19,7 +19,7 @@ const LIMIT: usize = 100;
 pub(super) async fn run(session: &Session, action: Option<NoteAction>) -> Done {
     let terminal = &session.terminal;
     let is_search = matches!(action, Some(NoteAction::Search { .. }));
-    let notes = Node::reach(session).await?.get(request(action)).await?;
+    let notes = Node::reach(session).await?.read(request(action)).await?;
     if terminal.is_json() {
         terminal.json(&notes)?;
         return Ok(None);
@@ -30,7 +30,7 @@ pub(super) async fn run(session: &Session, action: Option<NoteAction>) -> Done {
         terminal.note(if is_search { "there is no such note" } else { "there are no notes yet" });
         return Ok(None);
     }
-    terminal.table(["CHANGED", "NOTE"], &rows)?;
+    terminal.table_cut(["CHANGED", "NOTE"], rows)?;
     Ok(None)
 }
 

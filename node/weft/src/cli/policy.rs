@@ -16,7 +16,7 @@ use super::{
 pub(super) async fn check(session: &Session, words: &[String]) -> Done {
     let terminal = &session.terminal;
     let request = say::sentence(words, None).to_json();
-    let plan = Node::reach(session).await?.get(request).await?;
+    let plan = Node::reach(session).await?.read(request).await?;
     if items(&plan["steps"]).next().is_none() {
         return Err(say::not_understood(&plan, words));
     }

@@ -156,7 +156,7 @@ async fn speak(session: &Session, arguments: &RecoverArguments) -> Done {
     }
     memory::protect()?;
     let mut node = Node::reach(session).await?;
-    let graph = statements(&node.get(json!({"ask": "statements"})).await?)?;
+    let graph = statements(&node.read(json!({"ask": "statements"})).await?)?;
     let sink = open_sink(arguments)?;
     let root = words::read(arguments.words_from)?;
     view(graph.clone(), &root).map_err(|error| {

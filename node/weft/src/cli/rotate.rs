@@ -1,6 +1,6 @@
 //! `weft rotate`: another key takes the place of this device's.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weft_api::ErrorKind;
@@ -23,7 +23,7 @@ pub(super) async fn run(session: &Session, arguments: &RotateArguments) -> Done 
     let terminal = &session.terminal;
     let mut node = Node::reach(session).await?;
     if !arguments.yes {
-        let status = node.get(json!({"ask": "status"})).await?;
+        let status = node.read(json!({"ask": "status"})).await?;
         // One that is locked or does not belong says so itself.
         if status["standing"].is_null() && status["locked"] != true {
             confirm(&text(&status, "name"))?;
@@ -58,13 +58,12 @@ fn said(rotated: &Value) -> String {
 
 /// Waits until the node is back under its new key.
 async fn back(session: &Session, device: &Value) -> Result<(), CommandError> {
-    let mut waited = Duration::ZERO;
-    while waited < BACK_AFTER_MAX {
+    let begun = Instant::now();
+    while begun.elapsed() < BACK_AFTER_MAX {
         if node::state(session).await.is_ok_and(|status| status["device"] == *device) {
             return Ok(());
         }
         tokio::time::sleep(LOOK_EVERY).await;
-        waited += LOOK_EVERY;
     }
     let message = "the key is replaced, and the node did not come back under the new one";
     Err(CommandError::new(ErrorKind::NotRunning, message)

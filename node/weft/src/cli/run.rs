@@ -20,7 +20,7 @@ pub(super) async fn run(session: &Session, action: RunAction) -> Done {
     let mut node = Node::reach(session).await?;
     match action {
         RunAction::List => {
-            let runs = node.get(json!({"ask": "runs"})).await?;
+            let runs = node.read(json!({"ask": "runs"})).await?;
             if terminal.is_json() {
                 terminal.json(&runs)?;
             } else {
@@ -29,7 +29,7 @@ pub(super) async fn run(session: &Session, action: RunAction) -> Done {
         }
         RunAction::Show { id } => {
             let prefix = id.unwrap_or_default();
-            let run = node.get(json!({"ask": "run", "prefix": prefix})).await?;
+            let run = node.read(json!({"ask": "run", "prefix": prefix})).await?;
             if terminal.is_json() {
                 terminal.json(&run)?;
             } else {
@@ -37,7 +37,7 @@ pub(super) async fn run(session: &Session, action: RunAction) -> Done {
             }
         }
         RunAction::Cancel { id } => {
-            let run = node.get(json!({"ask": "run", "prefix": id})).await?;
+            let run = node.read(json!({"ask": "run", "prefix": id})).await?;
             node.acts("weft run list");
             let done = node.get(json!({"ask": "cancel", "run": run["id"]})).await?;
             if terminal.is_json() {
@@ -61,7 +61,7 @@ fn list(terminal: &Terminal, runs: &Value) -> Result<(), CommandError> {
             [short(run), text(run, "state"), text(run, "owner"), started, text(run, "words")]
         })
         .collect();
-    terminal.table(["RUN", "STATE", "OWNER", "STARTED", "WORDS"], &rows)
+    terminal.table_cut(["RUN", "STATE", "OWNER", "STARTED", "WORDS"], rows)
 }
 
 fn show(terminal: &Terminal, run: &Value) -> Result<(), CommandError> {

@@ -34,7 +34,7 @@ pub(super) async fn run(session: &Session, arguments: &DoArguments) -> Done {
     let terminal = &session.terminal;
     let mut node = Node::reach(session).await?;
     let mut say = sentence(&arguments.words, arguments.now);
-    let plan = node.get(say.to_json()).await?;
+    let plan = node.read(say.to_json()).await?;
     if arguments.plan {
         show_plan(terminal, &plan)?;
         return Ok(None);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     Session,
     device::absence,
-    doctor::{self, Answers, Facts, Level},
+    doctor::{self, Answers, Facts, Finding, Level},
     error::{CommandError, Done},
     node::Node,
     terminal::{Style, Terminal, harmless, items, listed, short, text, wrapped},
@@ -18,7 +18,7 @@ const NAMES_SHOWN: usize = 8;
 
 pub(super) async fn run(session: &Session) -> Done {
     let terminal = &session.terminal;
-    let mut status = Node::reach(session).await?.get(json!({"ask": "status"})).await?;
+    let mut status = Node::reach(session).await?.read(json!({"ask": "status"})).await?;
     if status["locked"] == true {
         if terminal.is_json() {
             terminal.json(&status)?;
@@ -43,14 +43,9 @@ pub(super) async fn run(session: &Session) -> Done {
 /// and without devices that are merely away, which the screen shows.
 fn amiss(facts: &Facts) -> (usize, usize) {
     let findings = doctor::judge(facts);
-    let names: Vec<String> = facts
-        .answers()
-        .map(|it| items(&it.devices).map(|device| text(device, "name")).collect())
-        .unwrap_or_default();
-    let count = |level, but: &[String]| {
-        findings.iter().filter(|it| it.level == level && !but.contains(&it.about)).count()
-    };
-    (count(Level::Problem, &[]), count(Level::Warning, &names))
+    let problems = findings.iter().filter(|it| it.level == Level::Problem).count();
+    let is_other = |it: &&Finding| it.level == Level::Warning && it.device.is_none();
+    (problems, findings.iter().filter(is_other).count())
 }
 
 /// Adds to a node's state what else is on the screen.
@@ -317,6 +312,14 @@ mod tests {
             Some((before, after)) => format!("{before}since <time>{}", &after[19..]),
             None => text.to_owned(),
         }
+    }
+
+    #[test]
+    fn the_room_that_is_left_is_what_is_so_now() {
+        let known = doctor::sample().answers().cloned().expect("a node runs in it");
+        assert!(!machine(&known.checkup).contains("free on its disk"), "the node knows of none");
+        let answers = doctor::sample().take_answers();
+        assert!(machine(&answers.checkup).contains("120 GiB free on its disk"));
     }
 
     #[test]

@@ -15,6 +15,11 @@ use super::{error::CommandError, tty};
 /// As wide as a terminal is at least.
 const COLUMNS: usize = 80;
 
+/// So much is shown of what may be a whole text, where it is not known how wide a line may be.
+const CELL_CHARS_MAX: usize = 200;
+/// So much is shown of it however narrow the terminal is.
+const CELL_CHARS_MIN: usize = 20;
+
 /// Whether the cursor stands after a question that nobody has answered yet.
 static IS_ASKING: AtomicBool = AtomicBool::new(false);
 
@@ -144,6 +149,21 @@ impl Terminal {
         let text = table(titles, rows);
         let Some((head, body)) = text.split_once('\n') else { return Ok(()) };
         self.stream(&format!("{}\n{body}", self.styled(Style::Dim, head)))
+    }
+
+    /// The same, with the last column cut: to what fits where somebody looks, else to a fixed length.
+    pub(crate) fn table_cut<const N: usize>(
+        &self,
+        titles: [&str; N],
+        mut rows: Vec<[String; N]>,
+    ) -> Result<(), CommandError> {
+        let columns = self.out_is_terminal.then(columns);
+        let chars_max =
+            columns.map_or(CELL_CHARS_MAX, |columns| room_for_last(titles, &rows, columns));
+        for cell in rows.iter_mut().filter_map(|row| row.last_mut()) {
+            *cell = cut(cell, chars_max);
+        }
+        self.table(titles, &rows)
     }
 
     /// A word as standard output shows it.
@@ -317,6 +337,31 @@ pub(crate) fn wrapped(text: &str, used: usize, indent: usize) -> String {
     lines
 }
 
+/// How wide the terminal at standard output is.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+    size.map(|size| usize::from(size.ws_col)).filter(|it| *it > 0).unwrap_or(COLUMNS)
+}
+
+/// The characters that are left of a line for the last column.
+fn room_for_last<const N: usize>(titles: [&str; N], rows: &[[String; N]], columns: usize) -> usize {
+    let chars = |at: usize| {
+        let cells = rows.iter().map(|row| row[at].chars().count());
+        cells.chain([titles[at].chars().count()]).max().unwrap_or(0)
+    };
+    let used: usize = (0..N.saturating_sub(1)).map(|at| chars(at) + 2).sum();
+    columns.saturating_sub(used).max(CELL_CHARS_MIN)
+}
+
+/// Text with at most so many characters, of which the last says that there is more.
+fn cut(text: &str, chars_max: usize) -> String {
+    if text.chars().nth(chars_max).is_none() {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(chars_max.saturating_sub(1)).collect();
+    format!("{}…", kept.trim_end())
+}
+
 /// Columns as wide as their widest cell, two spaces apart; the last is as wide as it is.
 fn table<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {
     let titles = titles.map(str::to_owned);
@@ -362,6 +407,18 @@ mod tests {
             phone   away
         "]]
         .assert_eq(&table(["NAME", "STATE", ""], &rows));
+    }
+
+    #[test]
+    fn a_text_is_cut_to_what_is_left_of_the_line() {
+        let rows = [["mj5nhbzy", &"word ".repeat(360)].map(String::from)];
+        let room = |columns| room_for_last(["RUN", "WORDS"], &rows, columns);
+        assert_eq!((room(80), room(200), room(15)), (70, 190, CELL_CHARS_MIN));
+        for chars_max in [20, 70, CELL_CHARS_MAX] {
+            let shown = cut(&rows[0][1], chars_max);
+            assert!(shown.chars().count() <= chars_max && shown.ends_with("word…"), "{shown}");
+        }
+        assert_eq!((cut("übers", 5), cut("übersetzt", 5)), ("übers".into(), "über…".into()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
 
 pub(super) async fn run(session: &Session) -> Done {
     let terminal = &session.terminal;
-    let timers = Node::reach(session).await?.get(json!({"ask": "timers"})).await?;
+    let timers = Node::reach(session).await?.read(json!({"ask": "timers"})).await?;
     if terminal.is_json() {
         terminal.json(&timers)?;
         return Ok(None);

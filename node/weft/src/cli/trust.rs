@@ -13,7 +13,7 @@ use super::{
 pub(super) async fn run(session: &Session, action: TrustAction) -> Done {
     let terminal = &session.terminal;
     let TrustAction::Log { limit } = action;
-    let log = Node::reach(session).await?.get(json!({"ask": "trust-log", "limit": limit})).await?;
+    let log = Node::reach(session).await?.read(json!({"ask": "trust-log", "limit": limit})).await?;
     if terminal.is_json() {
         terminal.json(&log)?;
     } else {

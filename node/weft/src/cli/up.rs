@@ -134,11 +134,15 @@ fn handed_over() -> Result<WrappingKey, CommandError> {
     Ok(WrappingKey::from(*key))
 }
 
-/// What keeps a node from starting is told as the reason, but for one whose node runs.
+/// What keeps a node from starting or going on is told as the reason, but for one whose node runs.
 fn not_had(home: &Home, error: anyhow::Error) -> CommandError {
     if matches!(error.downcast_ref(), Some(OpenError::AlreadyRunning { .. })) {
         let message = format!("a node is already running in {}", home.path().display());
         return CommandError::new(ErrorKind::Usage, message).hint("weft status shows it");
+    }
+    // It ran, and stopped as it was told.
+    if error.is::<up::Unwritten>() {
+        return CommandError::from(error).hint("weft doctor says what is to be done");
     }
     error.context("failed to run the node").into()
 }
@@ -146,6 +150,16 @@ fn not_had(home: &Home, error: anyhow::Error) -> CommandError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_stopped_after_its_disk_was_full_ran() {
+        let home = Home::new("/none");
+        let full = || weft_store::WriteError::DiskFull;
+        let stopped = not_had(&home, up::Unwritten(full()).into());
+        let said = "the node has stopped; what came after its store failed was not written";
+        assert_eq!((stopped.message().as_str(), stopped.kind()), (said, ErrorKind::Other));
+        assert_eq!(not_had(&home, full().into()).message(), "failed to run the node");
+    }
 
     #[test]
     fn what_is_announced_is_kept_until_others_are_or_none() {

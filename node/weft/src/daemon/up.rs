@@ -21,7 +21,7 @@ use weft_protocol::{
     id::BootId,
     row::{Row, Table, Write},
 };
-use weft_store::{Store, key::KeyFile};
+use weft_store::{Store, WriteError, key::KeyFile};
 use weft_trust::secret::DeviceSecret;
 use zeroize::Zeroizing;
 
@@ -195,10 +195,15 @@ async fn serve(home: &Home, settings: &Settings, key: &Key, told: Told) -> Resul
     llm.unload().await;
     // Where somebody still reads, what is acknowledged is on the disk all the same.
     if let Ok(store) = Arc::try_unwrap(store) {
-        store.close()?;
+        store.close().map_err(Unwritten)?;
     }
     Ok(end)
 }
+
+/// The node stopped as it was told, and had stopped writing before.
+#[derive(Debug, thiserror::Error)]
+#[error("the node has stopped; what came after its store failed was not written")]
+pub(crate) struct Unwritten(#[source] pub(crate) WriteError);
 
 /// Waits for Ctrl-C, for the system's word to end, for a door's to lock, or for the core's own end.
 async fn wait_for_end(

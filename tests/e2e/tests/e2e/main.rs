@@ -17,11 +17,13 @@ mod sentences;
 mod summary;
 
 mod loss;
+mod silence;
 mod machine;
 mod unwalled;
 
 mod audit;
 mod bad_input;
+mod variables;
 mod disk;
 mod power_cuts;
 mod screen;

@@ -1,7 +1,5 @@
 //! What is read of what is typed.
 
-use clap::CommandFactory as _;
-
 use super::*;
 
 fn read(line: &str) -> Result<Arguments, clap::Error> {
@@ -11,6 +9,21 @@ fn read(line: &str) -> Result<Arguments, clap::Error> {
 #[test]
 fn the_description_is_sound() {
     Arguments::command().debug_assert();
+}
+
+#[test]
+fn an_empty_variable_counts_as_none() {
+    let read = |value: Option<&str>| {
+        let command = without_empty(Arguments::command(), &|_| value.map(OsString::from));
+        let of = |command: &clap::Command, id: &str| {
+            let mut arguments = command.get_arguments();
+            arguments.find(|it| it.get_id() == id).is_some_and(|it| it.get_env().is_some())
+        };
+        let up = command.find_subcommand("up").expect("it is a command");
+        (of(&command, "home"), of(up, "metered"))
+    };
+    assert_eq!(read(Some("")), (false, false));
+    assert_eq!((read(Some("no")), read(None)), ((true, true), (true, true)));
 }
 
 #[test]

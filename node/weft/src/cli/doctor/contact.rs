@@ -45,9 +45,9 @@ pub(super) fn is_in_network(contact: &Value, own: &[SocketAddr]) -> bool {
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let Some(answers) = facts.answers() else { return Vec::new() };
     let mut findings: Vec<Finding> =
-        others(answers).map(|(device, contact)| of_device(device, contact, answers)).collect();
+        others(answers).map(|(device, it)| of_device(device, it, answers).of(device)).collect();
     let out = items(&answers.devices).filter(|it| it["this"] != true && !it["standing"].is_null());
-    findings.extend(out.map(out_of_fabric));
+    findings.extend(out.map(|device| out_of_fabric(device).of(device)));
     if findings.is_empty() {
         findings.push(Finding::ok("devices", "this one is alone; weft invite brings another"));
     }
@@ -277,6 +277,26 @@ mod tests {
             answers.checkup["devices"][0]["failed"] = attempts(&[]);
         });
         assert!(alone.what.ends_with("which this node does not leave"), "{alone:?}");
+    }
+
+    #[test]
+    fn a_device_that_is_called_as_a_part_is_told_apart_by_its_id() {
+        let mut facts = sample::facts();
+        let answers = sample::answers(&mut facts);
+        for phone in [&mut answers.devices[1], &mut answers.checkup["devices"][0]] {
+            phone["name"] = "clock".into();
+        }
+        answers.devices[2]["standing"] =
+            json!({"state": "revoked", "why": "laptop revoked it", "remedy": ""});
+        let findings: Vec<Value> =
+            crate::cli::doctor::judge(&facts).iter().map(Finding::json).collect();
+        let about = |device: Value| -> Vec<&str> {
+            let of = findings.iter().filter(|it| it["device"] == device);
+            of.filter_map(|it| it["about"].as_str()).collect()
+        };
+        assert_eq!((about("p".into()), about("s".into())), (vec!["clock"], vec!["server"]));
+        let parts = about(Value::Null);
+        assert_eq!(parts.iter().filter(|it| **it == "clock").count(), 1, "{parts:?}");
     }
 
     #[test]

@@ -18,14 +18,13 @@ use super::{
     interface::{self, Interface},
 };
 use crate::{
-    cli::{Session, error::CommandError},
+    cli::{
+        Session,
+        error::CommandError,
+        node::{ANSWER_TIME, RECORD_TIME},
+    },
     daemon::{home::Home, join},
 };
-
-/// A node that does not answer for so long has stopped answering.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// A long record takes some seconds to check.
-const VERIFY_TIME: Duration = Duration::from_secs(120);
 
 /// How a store's file begins (redb's file format, section "Super header").
 const STORE_MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
@@ -142,12 +141,14 @@ impl Facts {
         Self { home, machine, node }
     }
 
-    /// What the node answered; nothing where it did not.
+    /// What the node answered; nothing where it did not. The room on its disk is what was seen now: the node
+    /// looks at that from time to time.
     pub(in crate::cli) fn take_answers(self) -> Answers {
-        match self.node {
-            NodeFacts::Running(answers) => *answers,
-            NodeFacts::None | NodeFacts::Silent(_) | NodeFacts::Locked => Answers::default(),
+        let NodeFacts::Running(mut answers) = self.node else { return Answers::default() };
+        if let Some(machine) = answers.checkup["machine"].as_object_mut() {
+            machine.insert("storage_free_bytes".to_owned(), self.home.free_bytes.into());
         }
+        *answers
     }
 
     /// What the node answered, where one did.
@@ -230,7 +231,7 @@ impl NodeFacts {
             *field = ask(&mut client, what, ANSWER_TIME).await.unwrap_or_default();
         }
         if verify {
-            answers.verified = ask(&mut client, "verify", VERIFY_TIME).await.unwrap_or_default();
+            answers.verified = ask(&mut client, "verify", RECORD_TIME).await.unwrap_or_default();
         }
         Self::Running(Box::new(answers))
     }

@@ -43,6 +43,8 @@ pub(in crate::cli) struct Finding {
     pub(in crate::cli) level: Level,
     /// What it is about: a part of the program, or a device's name.
     pub(in crate::cli) about: String,
+    /// The id of the device that it is about, where it is about one: its name may be that of a part.
+    pub(in crate::cli) device: Option<String>,
     /// What is so.
     pub(in crate::cli) what: String,
     /// Why it matters.
@@ -53,8 +55,15 @@ pub(in crate::cli) struct Finding {
 
 impl Finding {
     pub(super) fn new(level: Level, about: &str, what: impl AsRef<str>) -> Self {
-        let about = one_line(about);
-        Self { level, about, what: one_line(what.as_ref()), why: None, to_do: Vec::new() }
+        let (about, what) = (one_line(about), one_line(what.as_ref()));
+        Self { level, about, device: None, what, why: None, to_do: Vec::new() }
+    }
+
+    /// The same, about this device of a node's answer.
+    #[must_use]
+    pub(super) fn of(mut self, device: &Value) -> Self {
+        self.device = device["id"].as_str().map(str::to_owned);
+        self
     }
 
     pub(super) fn ok(about: &str, what: impl AsRef<str>) -> Self {
@@ -87,6 +96,7 @@ impl Finding {
         json!({
             "level": self.level.word(),
             "about": self.about,
+            "device": self.device,
             "what": self.what,
             "why": self.why,
             "to_do": self.to_do,

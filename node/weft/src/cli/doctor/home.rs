@@ -34,13 +34,14 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
                 .advise("weft --home DIR doctor, if it lies in another folder"),
         ];
     }
-    let mut findings = folder(home);
+    let mut findings = folder(facts);
     findings.push(store(facts));
     findings.push(keys(facts));
     findings
 }
 
-fn folder(home: &HomeFacts) -> Vec<Finding> {
+fn folder(facts: &Facts) -> Vec<Finding> {
+    let home = &facts.home;
     let path = home.path.display();
     let mode = home.folder.map_or(0, |it| it.mode);
     let mut findings = Vec::new();
@@ -68,11 +69,19 @@ fn folder(home: &HomeFacts) -> Vec<Finding> {
     if let Some(free) = home.free_bytes {
         let room = size(free);
         if free < FREE_BYTES_NONE {
-            findings.push(
-                Finding::problem("disk", format!("its disk has {room} left"))
-                    .why("without room nothing is done, since nothing could be recorded")
-                    .advise("make room on that disk; then start the node again"),
-            );
+            let finding = Finding::problem("disk", format!("its disk has {room} left"));
+            // One that writes goes on when there is room; one that failed to write has stopped doing so.
+            findings.push(if store_failure(facts).is_some() {
+                finding
+                    .why("nothing is done, since nothing could be recorded")
+                    .advise("make room on that disk; then start the node again")
+            } else {
+                finding
+                    .why(
+                        "once it is full nothing is done any more, since nothing could be recorded",
+                    )
+                    .advise("make room on that disk")
+            });
         } else if free < FREE_BYTES_FEW {
             findings.push(
                 Finding::warning("disk", format!("its disk has {room} left"))
@@ -103,8 +112,7 @@ fn store(facts: &Facts) -> Finding {
         )
         .advise("put it back from a backup, or give this machine a new home and join again");
     }
-    let shell = facts.answers().map(|it| it.checkup["shell"].clone()).unwrap_or_default();
-    if let Some(why) = shell["store_failure"].as_str() {
+    if let Some(why) = store_failure(facts) {
         return Finding::problem("store", format!("nothing can be written to it any more: {why}"))
             .why("nothing is done that could not be recorded")
             .advise("see to the disk; then start the node again");
@@ -112,7 +120,7 @@ fn store(facts: &Facts) -> Finding {
     if let Some(finding) = open_to_others(entry, "store", "store.redb", home) {
         return finding;
     }
-    if shell["reserve_held"] == false {
+    if facts.answers().is_some_and(|it| it.checkup["shell"]["reserve_held"] == false) {
         return Finding::warning("store", "no space is kept back for the record on this disk")
             .why("on a full disk the record could not be ended in good order")
             .advise("make room on the disk, and start the node again");
@@ -122,6 +130,11 @@ fn store(facts: &Facts) -> Finding {
     let state = if is_open { "opened and in order" } else { "not opened now, as no node runs" };
     let state = if matches!(facts.node, NodeFacts::Locked) { "closed while locked" } else { state };
     Finding::ok("store", format!("{bytes}, encrypted; {state}"))
+}
+
+/// Why the node that runs writes nothing any more; `None`: it does.
+fn store_failure(facts: &Facts) -> Option<&str> {
+    facts.answers()?.checkup["shell"]["store_failure"].as_str()
 }
 
 fn keys(facts: &Facts) -> Finding {
@@ -213,6 +226,21 @@ mod tests {
         ] {
             let said = said(|facts| facts.home.free_bytes = Some(free));
             assert!(said.contains(&expected.to_owned()), "{said:?}");
+        }
+        // To start a node again that writes would be of no use.
+        for (failure, expected) in [
+            (None, "make room on that disk"),
+            (Some("no space"), "make room on that disk; then start the node again"),
+        ] {
+            let findings = sample::findings(check, |facts| {
+                facts.home.free_bytes = Some(10 << 20);
+                sample::answers(facts).checkup["shell"]["store_failure"] = failure.into();
+            });
+            let disk = findings.iter().find(|it| it.about == "disk").expect("it is told");
+            assert_eq!(disk.to_do, [expected]);
+            let is_over =
+                disk.why.as_deref() == Some("nothing is done, since nothing could be recorded");
+            assert_eq!(is_over, failure.is_some(), "{disk:?}");
         }
         let unknown = said(|facts| facts.home.free_bytes = None);
         assert_eq!(unknown[0], "ok: /home/ada/.local/share/weft");

@@ -9,8 +9,8 @@ use crate::cli::terminal::{items, text};
 /// A device that is behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli) struct Behind {
-    /// Its name.
-    pub(in crate::cli) name: String,
+    /// As the node answers.
+    pub(in crate::cli) device: Value,
     /// What it runs, and which device runs a newer one.
     pub(in crate::cli) what: String,
     /// What to do about it.
@@ -32,7 +32,7 @@ pub(in crate::cli) fn behind(devices: &Value) -> Vec<Behind> {
         Behind {
             what: format!("{name} runs version {version}, and {ahead} {newest}"),
             to_do: format!("update weft {place}, and start its node again"),
-            name,
+            device: (*it).clone(),
         }
     });
     older.collect()
@@ -40,8 +40,9 @@ pub(in crate::cli) fn behind(devices: &Value) -> Vec<Behind> {
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let Some(answers) = facts.answers() else { return Vec::new() };
-    let of = |Behind { name, what, to_do }| {
-        Finding::warning(&name, what)
+    let of = |Behind { device, what, to_do }| {
+        Finding::warning(&text(&device, "name"), what)
+            .of(&device)
             .why("what came with the newer one does not work there, and steps of agents go elsewhere")
             .advise(to_do)
     };
