@@ -16,8 +16,8 @@ const QUIET: Duration = Duration::from_secs(10);
 const LATEST: Duration = Duration::from_secs(5 * 60);
 /// So long after the first that passes. What devices say touches some 5 MB of the program within seconds and 12 MB
 /// in five minutes, as measured with 10,000 notes and two other devices; to give them back takes 6 to 8 ms of the
-/// processor. Once a minute that is most of what an idle node uses of it; every two minutes all of it stays
-/// within 10 ms a minute.
+/// processor. Once a minute that is most of what an idle node uses of it; every two minutes all of it is about
+/// 10 ms a minute.
 const PASSING: Duration = Duration::from_secs(2 * 60);
 
 /// What came in since the node rested last.
