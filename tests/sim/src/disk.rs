@@ -114,7 +114,9 @@ impl Disk {
     /// be found later: whole batches, in order.
     pub(crate) fn crash(&mut self, dice: &mut Dice) {
         let mut unsafe_batches = std::mem::take(&mut self.unsynced);
-        unsafe_batches.extend(self.queue.drain(..).take(1).map(|batch| batch.writes));
+        // Nothing is written after what the disk failed with.
+        let written = usize::from(!self.failed);
+        unsafe_batches.extend(self.queue.drain(..).take(written).map(|batch| batch.writes));
         let kept =
             if dice.chance(50) || self.lies { 0 } else { dice.index(unsafe_batches.len() + 1) };
         for writes in unsafe_batches.into_iter().take(kept) {
