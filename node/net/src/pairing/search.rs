@@ -55,6 +55,15 @@ impl Place {
     }
 }
 
+/// A dial, or the connection that came of it.
+#[derive(Debug)]
+struct Try {
+    /// To which of the places.
+    place: usize,
+    /// The endpoint that it reached.
+    remote: Option<EndpointId>,
+}
+
 /// What is under way.
 #[derive(Debug)]
 pub(super) struct Search<F> {
@@ -64,10 +73,7 @@ pub(super) struct Search<F> {
     looks_around: bool,
     places: Vec<Place>,
     named: BTreeSet<PeerId>,
-    /// Dials and connections, and to which of the places.
-    tries: BTreeMap<ConnectionId, usize>,
-    /// Those of them that reached an endpoint.
-    reached: BTreeMap<ConnectionId, EndpointId>,
+    tries: BTreeMap<ConnectionId, Try>,
     /// Why the last try came to nothing.
     last: PairDialError,
 }
@@ -110,7 +116,6 @@ impl<F: Fn(&EndpointId) -> bool> Search<F> {
             places,
             named: BTreeSet::new(),
             tries: BTreeMap::new(),
-            reached: BTreeMap::new(),
             last: PairDialError::TimedOut,
         }
     }
@@ -151,7 +156,7 @@ impl<F: Fn(&EndpointId) -> bool> Search<F> {
         let opts = self.places[place].dial();
         let id = opts.connection_id();
         match swarm.dial(opts) {
-            Ok(()) => drop(self.tries.insert(id, place)),
+            Ok(()) => drop(self.tries.insert(id, Try { place, remote: None })),
             Err(error) => self.last = failed(&error),
         }
     }
@@ -160,7 +165,7 @@ impl<F: Fn(&EndpointId) -> bool> Search<F> {
     /// network named is dialled on.
     fn dial_beside(&mut self, swarm: &mut Swarm<Behaviour>) {
         for place in 0..self.places.len() {
-            let tries = self.tries.values().filter(|of| **of == place).count();
+            let tries = self.tries.values().filter(|it| it.place == place).count();
             if tries < AT_ONCE && (tries > 0 || self.looks_around) {
                 self.dial(place, swarm);
             }
@@ -183,7 +188,9 @@ impl<F: Fn(&EndpointId) -> bool> Search<F> {
             SwarmEvent::ConnectionEstablished { connection_id, peer_id, .. } => {
                 match endpoint_id(&peer_id).filter(&self.is_it) {
                     Some(remote) => {
-                        self.reached.insert(connection_id, remote);
+                        if let Some(it) = self.tries.get_mut(&connection_id) {
+                            it.remote = Some(remote);
+                        }
                         swarm.behaviour_mut().gate.open(connection_id, PROTOCOL);
                     }
                     None => {
@@ -199,17 +206,16 @@ impl<F: Fn(&EndpointId) -> bool> Search<F> {
                     self.last = failed(&error);
                 }
             }
-            SwarmEvent::ConnectionClosed { connection_id, cause, .. } => {
-                self.reached.remove(&connection_id);
-                if self.tries.remove(&connection_id).is_some() {
-                    let why = cause.map_or_else(|| "closed".to_owned(), |cause| cause.to_string());
-                    self.last = PairDialError::Unreachable { why };
-                }
+            SwarmEvent::ConnectionClosed { connection_id, cause, .. }
+                if self.tries.remove(&connection_id).is_some() =>
+            {
+                let why = cause.map_or_else(|| "closed".to_owned(), |cause| cause.to_string());
+                self.last = PairDialError::Unreachable { why };
             }
             SwarmEvent::Behaviour(BehaviourEvent::Gate(event)) => match event.outcome {
                 Negotiated::Outbound(stream) => {
-                    let remote = self.reached.remove(&event.connection)?;
-                    for other in self.reached.keys() {
+                    let remote = self.tries.remove(&event.connection)?.remote?;
+                    for other in self.tries.keys() {
                         swarm.close_connection(*other);
                     }
                     return Some((stream, remote));
@@ -217,7 +223,6 @@ impl<F: Fn(&EndpointId) -> bool> Search<F> {
                 Negotiated::Failed(why) => {
                     self.last = PairDialError::Refused { why };
                     self.tries.remove(&event.connection);
-                    self.reached.remove(&event.connection);
                     swarm.close_connection(event.connection);
                 }
                 Negotiated::Inbound(_) => {}
