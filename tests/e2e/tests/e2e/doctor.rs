@@ -59,6 +59,12 @@ fn of(found: &Value, about: &str) -> Value {
     findings.iter().find(|it| it["about"] == about).cloned().unwrap_or_default()
 }
 
+/// The screen with the count of records left out, which is another each time.
+fn without_count(screen: Transcript, count: &str) -> Transcript {
+    let stdout = screen.stdout.replace(&format!("{count} as they were"), "N as they were");
+    Transcript { stdout, ..screen }
+}
+
 #[test]
 fn before_anything_is_there_it_says_how_to_begin() {
     let mut fabric = Fabric::new(["laptop"]);
@@ -124,10 +130,7 @@ fn a_fabric_that_works_and_a_device_that_goes_away() {
     let records = |device: &Device| device.json(&["status"])["audit_head"]["position"].clone();
     let screen = laptop.run(&["doctor"]).expect_code(0);
     let count = records(laptop).as_u64().expect("there are records") + 1;
-    let screen = Transcript {
-        stdout: screen.stdout.replace(&format!("{count} as they were"), "N as they were"),
-        ..screen
-    };
+    let screen = without_count(screen, &count.to_string());
     check(
         &screen,
         expect![[r#"
@@ -220,11 +223,8 @@ fn a_device_that_was_put_out_is_told_that_alone() {
     laptop.stop();
     let screen = phone.run(&["doctor"]);
     let (before, _) = screen.stdout.split_once(" as they were").expect("they are counted");
-    let count = before.rsplit(' ').next().unwrap_or_default();
-    let screen = Transcript {
-        stdout: screen.stdout.replace(&format!("{count} as they were"), "N as they were"),
-        ..screen
-    };
+    let count = before.rsplit(' ').next().unwrap_or_default().to_owned();
+    let screen = without_count(screen, &count);
     check(
         &screen,
         expect![[r#"
