@@ -14,7 +14,10 @@
 //! Only the index is kept in memory, and of the documents those that are spoken of. Deliberately not
 //! here: who belongs and who may write ([`Members`]), the rolling over of long histories.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, VecDeque},
+};
 
 use ed25519_dalek::SigningKey;
 use weft_protocol::{
@@ -28,6 +31,7 @@ use weft_protocol::{
 mod edit;
 mod listing;
 mod index;
+mod packed;
 mod shelf;
 mod writing;
 mod session;
@@ -328,8 +332,8 @@ impl Replica {
     }
 
     /// What the index says, with what is being written.
-    fn entry(&self, key: &DocumentKey) -> Option<&Entry> {
-        self.writing.entry(key).or_else(|| self.index.get(key))
+    fn entry(&self, key: &DocumentKey) -> Option<Cow<'_, Entry>> {
+        self.writing.entry(key).map(Cow::Borrowed).or_else(|| self.index.get(key))
     }
 
     fn announced(&mut self, key: &DocumentKey, kind: &DocumentKind) -> Vec<ChangeHash> {

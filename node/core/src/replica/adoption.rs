@@ -172,7 +172,7 @@ impl Replica {
                 .entry(key)
                 .filter(|entry| entry.graves.iter().any(|grave| grave.author == *device));
             if let Some(entry) = entry {
-                let mut entry = entry.clone();
+                let mut entry = entry.into_owned();
                 self.author.bury_anew(device, &mut entry);
                 buried.insert(*key, entry);
             }

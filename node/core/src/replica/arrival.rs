@@ -1,5 +1,7 @@
 //! Arrivals: changes that came from a peer or were parked, applied as far as they are vouched for.
 
+use std::borrow::Cow;
+
 use weft_protocol::{
     document::{DocumentKey, DocumentKind, Vouch},
     id::DeviceId,
@@ -177,7 +179,8 @@ impl Replica {
         changes: Vec<Change>,
         mut writes: Vec<Write>,
     ) -> bool {
-        let mut entry = self.index.get(key).cloned().unwrap_or_else(|| Entry::new(kind.clone()));
+        let mut entry =
+            self.index.get(key).map_or_else(|| Entry::new(kind.clone()), Cow::into_owned);
         if entry.state.is_deleted() && !entry.graves.is_empty() {
             let clock = self.shelf.get(key).map(|loaded| loaded.document.clock());
             if let Some(Ok(clock)) = clock

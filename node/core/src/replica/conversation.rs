@@ -1,6 +1,9 @@
 //! Conversations: what is said to a peer about documents, and what is taken from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use weft_protocol::{
     codec,
@@ -95,12 +98,12 @@ impl Replica {
         });
         session.say_ranges(compared.replies);
         for key in &compared.differ {
-            if let Some(entry) = self.index.get(key).filter(|entry| entry.state.is_deleted()) {
-                session.say_graves(key, entry);
+            if let Some(entry) = self.index.see(key).filter(|seen| seen.is_deleted()) {
+                session.say_graves(key, &entry.entry());
             }
         }
         let is_deleted =
-            |key: &&DocumentKey| self.index.get(key).is_some_and(|entry| entry.state.is_deleted());
+            |key: &&DocumentKey| self.index.see(key).is_some_and(|seen| seen.is_deleted());
         let buried: Vec<_> = compared.differ.iter().filter(is_deleted).copied().collect();
         session.differ(compared.start, compared.differ);
         session.buried.extend(buried.into_iter().filter(|key| session.differs.contains(key)));
@@ -125,9 +128,9 @@ impl Replica {
         let Some(session) = self.sessions.get_mut(&peer) else { return };
         if let Some(entry) = self.index.get(&key) {
             if entry.state.is_deleted() {
-                return session.bury(&key, entry);
+                return session.bury(&key, &entry);
             }
-            session.say_graves(&key, entry);
+            session.say_graves(&key, &entry);
         }
         if heads.as_ref().is_some_and(Vec::is_empty) {
             // The peer deleted it, and sends its tombstones.
@@ -180,7 +183,7 @@ impl Replica {
         announced: &[ChangeHash],
         context: &Context<'_>,
     ) {
-        let Some(entry) = self.index.get(key).cloned() else { return };
+        let Some(entry) = self.index.get(key).map(Cow::into_owned) else { return };
         let peers: Vec<_> = self.sessions.keys().copied().collect();
         for peer in peers {
             let Some(session) = self.sessions.get_mut(&peer) else { continue };
@@ -230,7 +233,7 @@ impl Replica {
                         && exchange.has(&told.heads)
                         && let Some(entry) = self.index.get(&key) =>
                 {
-                    session.say_took(&key, entry);
+                    session.say_took(&key, &entry);
                 }
                 Ok(Next::Say(told, changes)) => {
                     let actors: BTreeSet<_> = changes.iter().map(Change::actor).collect();
@@ -270,7 +273,7 @@ impl Replica {
         let told = told.filter(|(_, state)| !state.is_deleted());
         let buried = session.buried.iter().filter_map(|key| {
             let entry = self.index.get(key).filter(|entry| entry.state.is_deleted())?;
-            Some((*key, entry.state.clone()))
+            Some((*key, entry.into_owned().state))
         });
         let named: BTreeMap<_, _> =
             told.chain(buried).map(|(key, state)| (state.stub(&key), (key, state))).collect();
@@ -328,12 +331,12 @@ impl Replica {
             return;
         }
         if let Some(entry) = self.index.get(&key) {
-            session.say_graves(&key, entry);
+            session.say_graves(&key, &entry);
             if entry.state.is_deleted() && message.changes.is_empty() {
                 // Who has more than what is buried will send all of it.
                 session.exchanges.remove(&key);
                 if message.told.asks {
-                    session.say_gone(&key, entry);
+                    session.say_gone(&key, &entry);
                 }
                 return;
             }

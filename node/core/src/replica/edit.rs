@@ -1,6 +1,6 @@
 //! Edits: what a step does to documents here, as rows to write in one transaction.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use ed25519_dalek::SigningKey;
 use thiserror::Error;
@@ -248,11 +248,11 @@ impl Replica {
             return Err(EditError::SetAside { id, reason: reason.to_owned() });
         }
         let there = match drafts.get(&key) {
-            Some(draft) => Some(&draft.entry),
+            Some(draft) => Some(Cow::Borrowed(&draft.entry)),
             None => self.entry(&key),
         };
         let singleton = self.singletons.get(&id).cloned();
-        let deleted = there.is_some_and(|entry| entry.state.is_deleted());
+        let deleted = there.as_ref().is_some_and(|entry| entry.state.is_deleted());
         let kind = match &edit {
             Edit::Create { kind, .. } => {
                 if singleton.as_ref().is_some_and(|own| own != kind)
@@ -263,18 +263,18 @@ impl Replica {
                 if deleted {
                     return Err(EditError::Deleted(id));
                 }
-                if there.is_some_and(|entry| entry.kind != *kind) {
+                if there.as_ref().is_some_and(|entry| entry.kind != *kind) {
                     return Err(EditError::Exists(id));
                 }
                 kind.clone()
             }
-            Edit::Update { .. } | Edit::Delete { .. } => match there {
+            Edit::Update { .. } | Edit::Delete { .. } => match &there {
                 Some(entry) if !deleted => entry.kind.clone(),
                 Some(_) | None => singleton.clone().ok_or(EditError::NotFound(id))?,
             },
         };
         let is_new = there.is_none();
-        let base = there.cloned().unwrap_or_else(|| Entry::new(kind.clone()));
+        let base = there.map_or_else(|| Entry::new(kind.clone()), Cow::into_owned);
         self.load(&key, &kind, context.rows)
             .map_err(|reason| EditError::SetAside { id, reason })?;
         let start = self.author.start_for(&key, &base.state.buried);

@@ -1,6 +1,9 @@
 //! Graves: tombstones that peers sent, and what becomes of the documents that they bury.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use weft_protocol::{
     codec,
@@ -54,7 +57,7 @@ impl Replica {
             return;
         }
         let mut heard = Clock::default();
-        let mut entry = self.index.get(&key).cloned();
+        let mut entry = self.index.get(&key).map(Cow::into_owned);
         let mut is_news = false;
         let mut is_refused = false;
         let mut newest = None;

@@ -1,6 +1,7 @@
 //! The index: what each document's state is, with nothing loaded, and how two of them are compared.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
 };
@@ -15,6 +16,8 @@ use weft_protocol::{
     sync::{Fingerprint, IndexEntry, KeyPrefix, Range, Stub, Summary},
     time::WallTime,
 };
+
+use super::packed::{Packed, Shared};
 
 /// The most bytes of a row of the index: all that a disk takes. Tombstones with long clocks come from
 /// other devices, and what was written must be read when the node starts.
@@ -138,8 +141,34 @@ impl Sum {
 /// All documents, by key.
 #[derive(Debug)]
 pub(super) struct Index {
-    entries: BTreeMap<DocumentKey, (Entry, Sum)>,
+    entries: BTreeMap<DocumentKey, (Packed, Sum)>,
+    shared: Shared,
     total: Sum,
+}
+
+/// An entry, seen where it lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen<'a> {
+    packed: &'a Packed,
+    shared: &'a Shared,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn kind(self) -> &'a DocumentKind {
+        self.packed.kind(self.shared)
+    }
+
+    pub(super) fn is_deleted(self) -> bool {
+        self.packed.is_deleted()
+    }
+
+    pub(super) fn modified(self) -> WallTime {
+        self.packed.modified()
+    }
+
+    pub(super) fn entry(self) -> Cow<'a, Entry> {
+        self.packed.unpack(self.shared)
+    }
 }
 
 /// What a peer's range led to.
@@ -172,7 +201,7 @@ pub(super) enum Theirs {
 
 impl Index {
     pub(super) fn load(rows: &dyn Rows) -> Result<Self, ReadError> {
-        let mut total = Sum::default();
+        let (mut total, mut shared) = (Sum::default(), Shared::default());
         let mut entries = Vec::new();
         for (item, value) in rows.scan(Table::Index, &[])? {
             let Item::Named(name) = item else { continue };
@@ -180,38 +209,42 @@ impl Index {
                 table: Table::Index,
                 why: "a name that is no key".to_owned(),
             })?;
-            let mut entry = decode(&value)?;
-            // Most have one head, and a decoded list has room for four.
-            entry.state.heads.shrink_to_fit();
+            let entry = decode(&value)?;
             let sum = Sum::of(&key, &entry.state);
             total.add(&sum);
-            entries.push((key, (entry, sum)));
+            entries.push((key, (Packed::pack(entry, &mut shared), sum)));
         }
         // Out of a list the tree is made with full nodes; one by one, in order, they are half empty.
-        Ok(Self { entries: entries.into_iter().collect(), total })
+        Ok(Self { entries: entries.into_iter().collect(), shared, total })
     }
 
     pub(super) fn insert(&mut self, key: DocumentKey, entry: Entry) {
         let sum = Sum::of(&key, &entry.state);
         self.total.add(&sum);
-        if let Some((_, old)) = self.entries.insert(key, (entry, sum)) {
+        let packed = Packed::pack(entry, &mut self.shared);
+        if let Some((_, old)) = self.entries.insert(key, (packed, sum)) {
             self.total.subtract(&old);
         }
     }
 
-    pub(super) fn get(&self, key: &DocumentKey) -> Option<&Entry> {
-        self.entries.get(key).map(|(entry, _)| entry)
+    pub(super) fn see(&self, key: &DocumentKey) -> Option<Seen<'_>> {
+        self.entries.get(key).map(|(packed, _)| Seen { packed, shared: &self.shared })
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&DocumentKey, &Entry)> {
-        self.entries.iter().map(|(key, (entry, _))| (key, entry))
+    pub(super) fn get(&self, key: &DocumentKey) -> Option<Cow<'_, Entry>> {
+        self.see(key).map(Seen::entry)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&DocumentKey, Seen<'_>)> {
+        let seen = |packed| Seen { packed, shared: &self.shared };
+        self.entries.iter().map(move |(key, (packed, _))| (key, seen(packed)))
     }
 
     /// The heads that a document has here: its skeleton's if it was never written to.
     pub(super) fn heads(&self, key: &DocumentKey, skeleton: ChangeHash) -> Vec<ChangeHash> {
         self.get(key)
             .filter(|entry| !entry.state.is_deleted())
-            .map_or_else(|| vec![skeleton], |entry| entry.state.heads.clone())
+            .map_or_else(|| vec![skeleton], |entry| entry.into_owned().state.heads)
     }
 
     pub(super) fn total(&self) -> Fingerprint {
@@ -222,7 +255,7 @@ impl Index {
         &self,
         from: &KeyPrefix,
         to: &KeyPrefix,
-    ) -> impl Iterator<Item = (&DocumentKey, &(Entry, Sum))> + Clone {
+    ) -> impl Iterator<Item = (&DocumentKey, &(Packed, Sum))> + Clone {
         let (from, to) = (padded(from), (!to.0.is_empty()).then(|| padded(to)));
         let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
         // A range that ends before it starts would panic.
@@ -274,9 +307,9 @@ impl Index {
                 theirs.truncate(LISTED_TAKEN_MAX);
                 let mut lacking: BTreeSet<_> = theirs.into_iter().collect();
                 let mut own = Vec::new();
-                for (key, (entry, sum)) in self.range(&range.from, &range.to) {
+                for (key, (packed, sum)) in self.range(&range.from, &range.to) {
                     if !lacking.remove(&sum.stub()) {
-                        own.push((*key, entry));
+                        own.push((*key, packed.unpack(&self.shared)));
                     }
                 }
                 own.retain(|(key, entry)| {
@@ -312,9 +345,10 @@ impl Index {
                     })
                     .map(|entry| (entry.key, entry))
                     .collect();
-                for (key, (entry, sum)) in self.range(&range.from, &range.to) {
+                for (key, (packed, sum)) in self.range(&range.from, &range.to) {
                     if lacking.contains(&sum.stub()) && !theirs.contains_key(key) {
-                        let want = Want { kind: entry.kind.clone(), theirs: Theirs::Nothing };
+                        let kind = packed.kind(&self.shared).clone();
+                        let want = Want { kind, theirs: Theirs::Nothing };
                         compared.start.push((*key, want));
                     }
                 }
@@ -348,7 +382,7 @@ fn fingerprint<'a>(sums: impl Iterator<Item = &'a Sum>) -> Fingerprint {
 }
 
 /// Questions about about equally many entries each.
-fn split(entries: &[(&DocumentKey, &(Entry, Sum))], from: KeyPrefix, to: KeyPrefix) -> Vec<Range> {
+fn split(entries: &[(&DocumentKey, &(Packed, Sum))], from: KeyPrefix, to: KeyPrefix) -> Vec<Range> {
     let parts = (entries.len() / 6).clamp(2, PARTS_MAX);
     let mut ranges = Vec::new();
     let mut lower = from;
@@ -367,7 +401,7 @@ fn split(entries: &[(&DocumentKey, &(Entry, Sum))], from: KeyPrefix, to: KeyPref
 /// Answers that list what differs, each short enough for a frame. Each says also what is lacking, which
 /// may lie in any of them.
 fn differing(
-    own: &[(DocumentKey, &Entry)],
+    own: &[(DocumentKey, Cow<'_, Entry>)],
     lacking: &BTreeSet<Stub>,
     from: &KeyPrefix,
     to: &KeyPrefix,
@@ -423,7 +457,8 @@ mod tests {
     }
 
     fn index(numbers: impl Iterator<Item = u32>) -> Index {
-        let mut index = Index { entries: BTreeMap::new(), total: Sum::default() };
+        let mut index =
+            Index { entries: BTreeMap::new(), shared: Shared::default(), total: Sum::default() };
         for number in numbers {
             index.insert(key(number), entry(1));
         }
@@ -488,7 +523,7 @@ mod tests {
     #[test]
     fn long_answers_are_cut() {
         let entry = entry(1);
-        let mut own: Vec<_> = (0..10_000).map(|n| (key(n), &entry)).collect();
+        let mut own: Vec<_> = (0..10_000).map(|n| (key(n), Cow::Borrowed(&entry))).collect();
         own.sort_by_key(|(key, _)| *key);
         let all = KeyPrefix::default;
         let ranges = differing(&own, &BTreeSet::new(), &all(), &all());

@@ -33,10 +33,10 @@ impl Replica {
     /// Its rows are damaged.
     pub fn read(&self, id: &DocumentId, rows: &dyn Rows) -> Result<Option<Value>, LoadError> {
         let key = DocumentKey::first(*id);
-        let Some(entry) = self.index.get(&key).filter(|entry| !entry.state.is_deleted()) else {
+        let Some(seen) = self.index.see(&key).filter(|seen| !seen.is_deleted()) else {
             return Ok(None);
         };
-        Ok(Some(self.read_content(&key, &entry.kind, rows)?))
+        Ok(Some(self.read_content(&key, seen.kind(), rows)?))
     }
 
     fn read_content(
@@ -64,20 +64,23 @@ impl Replica {
         let mut entries: Vec<_> = self
             .index
             .iter()
-            .filter(|(_, entry)| entry.kind == *kind && !entry.state.is_deleted())
+            .filter(|(_, seen)| seen.kind() == kind && !seen.is_deleted())
             .collect();
-        entries.sort_by_key(|(key, entry)| (std::cmp::Reverse(entry.modified), **key));
+        entries.sort_by_key(|(key, seen)| (std::cmp::Reverse(seen.modified()), **key));
         entries
             .into_iter()
-            .filter_map(|(key, entry)| {
+            .filter_map(|(key, seen)| {
                 let content = self.read_content(key, kind, rows).ok()?;
                 let text = if words.is_empty() { String::new() } else { text(&content) };
-                words.iter().all(|word| text.contains(word)).then(|| Listed {
-                    id: key.document,
-                    content,
-                    modified: entry.modified,
-                    author: entry.author,
-                    revived: entry.state.is_revived(),
+                words.iter().all(|word| text.contains(word)).then(|| {
+                    let entry = seen.entry();
+                    Listed {
+                        id: key.document,
+                        content,
+                        modified: entry.modified,
+                        author: entry.author,
+                        revived: entry.state.is_revived(),
+                    }
                 })
             })
             .take(limit)
@@ -86,7 +89,7 @@ impl Replica {
 
     /// How many documents there are.
     pub fn len(&self) -> usize {
-        self.index.iter().filter(|(_, entry)| !entry.state.is_deleted()).count()
+        self.index.iter().filter(|(_, seen)| !seen.is_deleted()).count()
     }
 
     /// Whether there is none.
@@ -96,14 +99,14 @@ impl Replica {
 
     /// The kind of a document that is there.
     pub fn kind(&self, id: &DocumentId) -> Option<&DocumentKind> {
-        let entry = self.index.get(&DocumentKey::first(*id))?;
-        (!entry.state.is_deleted()).then_some(&entry.kind)
+        let seen = self.index.see(&DocumentKey::first(*id))?;
+        (!seen.is_deleted()).then(|| seen.kind())
     }
 
     /// The newest changes of a document, ordered; none if there is no such document.
     pub fn heads(&self, id: &DocumentId) -> Vec<ChangeHash> {
         let entry = self.index.get(&DocumentKey::first(*id));
-        entry.map(|entry| entry.state.heads.clone()).unwrap_or_default()
+        entry.map(|entry| entry.into_owned().state.heads).unwrap_or_default()
     }
 
     /// Whether a connected peer is known to have what is here of a document, persisted.

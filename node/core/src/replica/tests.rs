@@ -352,9 +352,9 @@ impl Fabric {
         node.replica
             .index
             .iter()
-            .map(|(key, entry)| {
+            .map(|(key, seen)| {
                 let content = node.replica.read(&key.document, &node.rows).unwrap();
-                (key.document, (entry.state.clone(), content))
+                (key.document, (seen.entry().into_owned().state, content))
             })
             .collect()
     }
@@ -365,7 +365,7 @@ impl Fabric {
         for (from, to) in self.wires.keys() {
             let (node, peer) = (&self.nodes[*from], self.nodes[*to].me);
             let entries = node.replica.index.iter();
-            for (key, _) in entries.filter(|(_, entry)| !entry.state.is_deleted()) {
+            for (key, _) in entries.filter(|(_, seen)| !seen.is_deleted()) {
                 let knows = node.replica.has_latest(&peer, &key.document);
                 assert!(knows, "{what}: {from} of {to}: {:?}", node.replica.sessions[&peer]);
             }

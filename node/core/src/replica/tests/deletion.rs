@@ -139,11 +139,11 @@ fn a_document_with_many_long_tombstones_is_read_at_the_next_start() {
         while fabric.persist_one(0) {}
     }
     fabric.settle();
-    let entry = fabric.nodes[0].replica.index.get(&key).unwrap().clone();
+    let entry = fabric.nodes[0].replica.index.get(&key).unwrap().into_owned();
     let bytes: usize = entry.graves.iter().map(|grave| grave.bytes.len()).sum();
     assert!((450 << 10..=512 << 10).contains(&bytes), "{bytes}");
     fabric.restart(0);
-    assert_eq!(fabric.nodes[0].replica.index.get(&key), Some(&entry));
+    assert_eq!(fabric.nodes[0].replica.index.get(&key), Some(Cow::Owned(entry)));
 }
 
 #[test]
