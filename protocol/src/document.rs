@@ -51,7 +51,7 @@ impl DocumentKind {
     pub const SINGLETONS: [Self; 3] = [Self::ROOT, Self::REGISTRY, Self::SETTINGS];
 
     /// Kinds that the program itself knows: of these, a thousand documents need no word each.
-    const KNOWN: [Self; 6] =
+    pub const KNOWN: [Self; 6] =
         [Self::ROOT, Self::REGISTRY, Self::SETTINGS, Self::NOTE, Self::TIMER, Self::RUN];
 
     /// The word.

@@ -50,7 +50,7 @@ pub use writing::Ticket;
 
 use adoption::Adoptions;
 use edit::Author;
-use index::{Entry, Index};
+use index::{Entry, Index, Seen};
 use parking::Parking;
 use session::{EXCHANGES_MAX, Session};
 use shelf::Shelf;
@@ -347,7 +347,9 @@ impl Replica {
             Some(own) => own == kind,
             None => !kind.is_singleton(),
         };
-        right && key.epoch == 0 && self.entry(key).is_none_or(|entry| entry.kind == *kind)
+        let written = self.writing.entry(key).map(|entry| &entry.kind);
+        let known = written.or_else(|| self.index.see(key).map(Seen::kind));
+        right && key.epoch == 0 && known.is_none_or(|known| known == kind)
     }
 
     /// Makes sure that a document is loaded, with what is being written of it. Sets it aside if its

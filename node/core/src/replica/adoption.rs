@@ -11,7 +11,7 @@ use weft_protocol::{
 
 use super::{
     Author, Context, Prepared, Replica,
-    index::Entry,
+    index::{Entry, Seen},
     vouching::{self, Vouches},
     writing::{Pending, Ticket},
 };
@@ -168,10 +168,11 @@ impl Replica {
         let known = self.index.iter().map(|(key, _)| key).chain(self.writing.keys());
         let mut buried = BTreeMap::new();
         for key in known {
-            let entry = self
-                .entry(key)
-                .filter(|entry| entry.graves.iter().any(|grave| grave.author == *device));
-            if let Some(entry) = entry {
+            let written = self.writing.entry(key).map(|entry| &entry.graves[..]);
+            let graves = written.or_else(|| self.index.see(key).map(Seen::graves));
+            if graves.is_some_and(|graves| graves.iter().any(|grave| grave.author == *device))
+                && let Some(entry) = self.entry(key)
+            {
                 let mut entry = entry.into_owned();
                 self.author.bury_anew(device, &mut entry);
                 buried.insert(*key, entry);

@@ -273,7 +273,7 @@ impl Replica {
         let told = told.filter(|(_, state)| !state.is_deleted());
         let buried = session.buried.iter().filter_map(|key| {
             let entry = self.index.get(key).filter(|entry| entry.state.is_deleted())?;
-            Some((*key, entry.into_owned().state))
+            Some((*key, entry.state.clone()))
         });
         let named: BTreeMap<_, _> =
             told.chain(buried).map(|(key, state)| (state.stub(&key), (key, state))).collect();

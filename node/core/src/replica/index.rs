@@ -158,6 +158,14 @@ impl<'a> Seen<'a> {
         self.packed.kind(self.shared)
     }
 
+    pub(super) fn heads(self) -> &'a [ChangeHash] {
+        self.packed.heads()
+    }
+
+    pub(super) fn graves(self) -> &'a [Signed] {
+        self.packed.graves()
+    }
+
     pub(super) fn is_deleted(self) -> bool {
         self.packed.is_deleted()
     }
@@ -242,9 +250,9 @@ impl Index {
 
     /// The heads that a document has here: its skeleton's if it was never written to.
     pub(super) fn heads(&self, key: &DocumentKey, skeleton: ChangeHash) -> Vec<ChangeHash> {
-        self.get(key)
-            .filter(|entry| !entry.state.is_deleted())
-            .map_or_else(|| vec![skeleton], |entry| entry.into_owned().state.heads)
+        self.see(key)
+            .filter(|seen| !seen.is_deleted())
+            .map_or_else(|| vec![skeleton], |seen| seen.heads().to_vec())
     }
 
     pub(super) fn total(&self) -> Fingerprint {
@@ -309,16 +317,20 @@ impl Index {
                 let mut own = Vec::new();
                 for (key, (packed, sum)) in self.range(&range.from, &range.to) {
                     if !lacking.remove(&sum.stub()) {
-                        own.push((*key, packed.unpack(&self.shared)));
+                        own.push((*key, Seen { packed, shared: &self.shared }));
                     }
                 }
-                own.retain(|(key, entry)| {
-                    let older = if lacking.is_empty() { Vec::new() } else { older(key, entry) };
+                own.retain(|(key, seen)| {
+                    if lacking.is_empty() {
+                        return true;
+                    }
+                    let entry = seen.entry();
                     let is_there = |heads: &Vec<ChangeHash>| {
                         let buried = entry.state.buried.clone();
                         let state = IndexState { heads: heads.clone(), buried };
                         lacking.remove(&Sum::of(key, &state).stub())
                     };
+                    let older = older(key, &entry).into_iter();
                     let Some(heads) = older.into_iter().find(is_there) else { return true };
                     let (kind, theirs) = (entry.kind.clone(), Theirs::Heads(heads));
                     compared.start.push((*key, Want { kind, theirs }));
@@ -327,7 +339,7 @@ impl Index {
                 if lacking.is_empty() {
                     // The peer has none of these: no need to wait for its saying so.
                     let want = |kind| Want { kind, theirs: Theirs::Nothing };
-                    let start = own.into_iter().map(|(key, entry)| (key, want(entry.kind.clone())));
+                    let start = own.into_iter().map(|(key, seen)| (key, want(seen.kind().clone())));
                     compared.start.extend(start);
                     compared.replies.push(Range { summary: Summary::Same, ..range });
                 } else {
@@ -401,7 +413,7 @@ fn split(entries: &[(&DocumentKey, &(Packed, Sum))], from: KeyPrefix, to: KeyPre
 /// Answers that list what differs, each short enough for a frame. Each says also what is lacking, which
 /// may lie in any of them.
 fn differing(
-    own: &[(DocumentKey, Cow<'_, Entry>)],
+    own: &[(DocumentKey, Seen<'_>)],
     lacking: &BTreeSet<Stub>,
     from: &KeyPrefix,
     to: &KeyPrefix,
@@ -414,10 +426,10 @@ fn differing(
         let upper = chunks
             .peek()
             .map_or_else(|| to.clone(), |next| between(&chunk[chunk.len() - 1].0, &next[0].0));
-        let entries = chunk.iter().map(|(key, entry)| IndexEntry {
+        let entries = chunk.iter().map(|(key, seen)| IndexEntry {
             key: *key,
-            kind: entry.kind.clone(),
-            heads: (entry.state.heads.len() <= HEADS_TOLD_MAX).then(|| entry.state.heads.clone()),
+            kind: seen.kind().clone(),
+            heads: (seen.heads().len() <= HEADS_TOLD_MAX).then(|| seen.heads().to_vec()),
         });
         let summary = Summary::Differ {
             entries: entries.collect(),
@@ -522,9 +534,8 @@ mod tests {
 
     #[test]
     fn long_answers_are_cut() {
-        let entry = entry(1);
-        let mut own: Vec<_> = (0..10_000).map(|n| (key(n), Cow::Borrowed(&entry))).collect();
-        own.sort_by_key(|(key, _)| *key);
+        let index = index(0..10_000);
+        let own: Vec<_> = index.iter().map(|(key, seen)| (*key, seen)).collect();
         let all = KeyPrefix::default;
         let ranges = differing(&own, &BTreeSet::new(), &all(), &all());
         assert_eq!(ranges.len(), 3);

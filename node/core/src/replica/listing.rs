@@ -105,8 +105,10 @@ impl Replica {
 
     /// The newest changes of a document, ordered; none if there is no such document.
     pub fn heads(&self, id: &DocumentId) -> Vec<ChangeHash> {
-        let entry = self.index.get(&DocumentKey::first(*id));
-        entry.map(|entry| entry.into_owned().state.heads).unwrap_or_default()
+        self.index
+            .see(&DocumentKey::first(*id))
+            .map(|seen| seen.heads().to_vec())
+            .unwrap_or_default()
     }
 
     /// Whether a connected peer is known to have what is here of a document, persisted.

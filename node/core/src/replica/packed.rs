@@ -5,6 +5,7 @@ use std::{borrow::Cow, num::NonZeroU8};
 use weft_protocol::{
     document::{ChangeHash, Clock, DocumentKind, IndexState},
     id::DeviceId,
+    signed::Signed,
     time::WallTime,
 };
 
@@ -32,22 +33,23 @@ pub(super) struct Common {
 type Number = NonZeroU8;
 
 /// Values that many entries share, each of them once.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(super) struct Shared {
     authors: Dictionary<DeviceId>,
     kinds: Dictionary<DocumentKind>,
 }
 
-/// Holds the first 255 values: a fabric has fewer devices that write, and fewer kinds. Members can make up more;
-/// their entries are not packed.
-#[derive(Debug)]
-struct Dictionary<T>(Vec<T>);
-
-impl<T> Default for Dictionary<T> {
+impl Default for Shared {
     fn default() -> Self {
-        Self(Vec::new())
+        // Whoever makes up kinds does not push these out.
+        Self { authors: Dictionary(Vec::new()), kinds: Dictionary(DocumentKind::KNOWN.to_vec()) }
     }
 }
+
+/// Holds the first 255 values. Only fabrics whose devices took other keys hundreds of times have more authors, and
+/// kinds beyond these are made up; their entries are not packed.
+#[derive(Debug)]
+struct Dictionary<T>(Vec<T>);
 
 impl<T: PartialEq + Clone> Dictionary<T> {
     fn number(&mut self, value: &T) -> Option<Number> {
@@ -87,6 +89,20 @@ impl Packed {
         match self {
             Self::Common(common) => shared.kinds.get(common.kind),
             Self::Other(entry) => &entry.kind,
+        }
+    }
+
+    pub(super) fn heads(&self) -> &[ChangeHash] {
+        match self {
+            Self::Common(common) => std::slice::from_ref(&common.head),
+            Self::Other(entry) => &entry.state.heads,
+        }
+    }
+
+    pub(super) fn graves(&self) -> &[Signed] {
+        match self {
+            Self::Common(_) => &[],
+            Self::Other(entry) => &entry.graves,
         }
     }
 
@@ -139,7 +155,7 @@ impl Common {
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, option, prelude::*};
-    use weft_protocol::{id::ActorId, signed::Signed};
+    use weft_protocol::id::ActorId;
 
     use super::*;
 
@@ -180,6 +196,8 @@ mod tests {
             for (entry, packed) in entries.iter().zip(&packed) {
                 prop_assert_eq!(&*packed.unpack(&shared), entry);
                 prop_assert_eq!(packed.kind(&shared), &entry.kind);
+                prop_assert_eq!(packed.heads(), &entry.state.heads);
+                prop_assert_eq!(packed.graves(), &entry.graves);
                 prop_assert_eq!(packed.is_deleted(), entry.state.is_deleted());
                 prop_assert_eq!(packed.modified(), entry.modified);
             }
@@ -188,10 +206,37 @@ mod tests {
 
     #[test]
     fn a_document_like_most_is_small() {
-        assert_eq!(size_of::<Packed>(), 56);
+        assert!(size_of::<Packed>() <= 56, "{}", size_of::<Packed>());
+        assert!(matches!(Packed::pack(common(2), &mut Shared::default()), Packed::Common(_)));
+    }
+
+    #[test]
+    fn authors_beyond_255_and_made_up_kinds_are_not_packed_and_not_lost() {
+        let mut shared = Shared::default();
+        for author in 1..=256 {
+            let packed = Packed::pack(common(author), &mut shared);
+            assert_eq!(matches!(packed, Packed::Common(_)), author <= 255, "{author}");
+            assert_eq!(*packed.unpack(&shared), common(author));
+        }
+        let mut packed_kinds = 0;
+        for number in 0..300 {
+            let kind: DocumentKind = format!("kind-{number}").parse().unwrap();
+            let entry = Entry { kind, ..common(1) };
+            let packed = Packed::pack(entry.clone(), &mut shared);
+            packed_kinds += usize::from(matches!(packed, Packed::Common(_)));
+            assert_eq!(*packed.unpack(&shared), entry);
+        }
+        assert_eq!(packed_kinds, 255 - DocumentKind::KNOWN.len());
+        assert!(matches!(Packed::pack(common(1), &mut shared), Packed::Common(_)), "a note");
+    }
+
+    /// A note of one device, as nearly all are.
+    fn common(author: u16) -> Entry {
+        let mut bytes = [2; 32];
+        bytes[..2].copy_from_slice(&author.to_be_bytes());
         let mut entry = Entry::new(DocumentKind::NOTE);
         entry.state.heads = vec![ChangeHash([1; 32])];
-        entry.author = Some(DeviceId::from_bytes([2; 32]));
-        assert!(matches!(Packed::pack(entry, &mut Shared::default()), Packed::Common(_)));
+        entry.author = Some(DeviceId::from_bytes(bytes));
+        entry
     }
 }
