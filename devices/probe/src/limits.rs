@@ -28,6 +28,8 @@ pub struct Limits {
     pub store_cache_bytes: usize,
     /// Documents that stay loaded although nobody works on them.
     pub documents_loaded_max: usize,
+    /// A node that only hears that others are there gives memory back at most so often.
+    pub rests_apart: Duration,
     /// Threads that serve network, agents and doors, at least 1.
     pub workers: usize,
     /// Whether it carries other members' connections.
@@ -50,6 +52,7 @@ struct Written {
     model_context_tokens_max: u32,
     store_cache_kib: u32,
     documents_loaded_max: usize,
+    rests_apart_seconds: u64,
     workers: usize,
     relay: bool,
     upnp: bool,
@@ -81,6 +84,7 @@ impl Limits {
             store_cache_bytes: usize::try_from(u64::from(written.store_cache_kib) << 10)
                 .unwrap_or(usize::MAX),
             documents_loaded_max: written.documents_loaded_max,
+            rests_apart: Duration::from_secs(written.rests_apart_seconds),
             workers: written.workers.max(1),
             relay: written.relay,
             upnp: written.upnp,
@@ -95,7 +99,7 @@ mod tests {
     const WHOLE: &str = "agent_idle_seconds = 1\nagents_running_max = 0\nagents_alive_max = 0\n\
         agent_memory_mib_max = 3\ncode_cache_mib_max = 4\nmodel_idle_seconds = 2\n\
         model_threads_max = 0\nmodel_context_tokens_max = 5\nstore_cache_kib = 6\n\
-        documents_loaded_max = 7\nworkers = 0\nrelay = true\nupnp = false\n";
+        documents_loaded_max = 7\nrests_apart_seconds = 8\nworkers = 0\nrelay = true\nupnp = false\n";
 
     #[test]
     fn a_phone_may_spend_no_more_than_the_others() {
@@ -118,6 +122,13 @@ mod tests {
     }
 
     #[test]
+    fn a_phone_gives_memory_back_more_often_and_pays_for_it_with_its_processor() {
+        for kind in [Kind::Laptop, Kind::Server] {
+            assert!(Limits::of(Kind::Phone).rests_apart < Limits::of(kind).rests_apart, "{kind}");
+        }
+    }
+
+    #[test]
     fn what_a_running_agent_calls_finds_room_four_deep() {
         for kind in [Kind::Laptop, Kind::Phone, Kind::Server] {
             let limits = Limits::of(kind);
@@ -135,6 +146,7 @@ mod tests {
         assert_eq!((limits.model_threads_max, limits.workers), (1, 1));
         assert_eq!(limits.code_cache_bytes_max, 4 << 20);
         assert_eq!(limits.store_cache_bytes, 6 << 10);
+        assert_eq!(limits.rests_apart, Duration::from_secs(8));
         assert!(limits.relay && !limits.upnp);
         for line in WHOLE.lines() {
             let without = WHOLE.replace(&format!("{line}\n"), "");

@@ -30,6 +30,11 @@ impl Turn {
         self.commands.push(command);
     }
 
+    /// Whether it asks for nothing.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
     /// Whether it is to be given before more is added.
     pub fn is_full(&self) -> bool {
         self.commands.len() >= COMMANDS_MAX

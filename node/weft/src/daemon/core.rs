@@ -37,9 +37,9 @@ use super::{
     agents::{self, Answer, FromStep, Step},
     clock, contact, lock,
     machine::Readings,
-    pages,
+    pages::{self, Pages},
     pairing::Endpoint,
-    rest::{self, Rest},
+    rest::{self, Rest, Rested},
     rotate::Key,
     speeds,
     words::{Meaning, Words, not_understood},
@@ -60,6 +60,8 @@ pub(super) struct Parts {
     pub(super) readings: Readings,
     /// Why no child can be walled in on this system.
     pub(super) wall_failure: Option<String>,
+    pub(super) pages: Pages,
+    pub(super) rests_apart: Duration,
     pub(super) reach: Reach,
     pub(super) keys: Keys,
     /// Tells the process to end as a keyed one, and to begin anew without keys.
@@ -109,6 +111,7 @@ struct Core {
     readings: Readings,
     wall_failure: Option<String>,
     rest: Rest,
+    pages: Pages,
     reach: Reach,
     keys: Keys,
     lock: mpsc::Sender<()>,
@@ -146,6 +149,8 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
         model,
         readings,
         wall_failure,
+        pages,
+        rests_apart,
         reach,
         keys,
         lock,
@@ -170,7 +175,8 @@ pub(super) async fn run(parts: Parts, mut inboxes: Inboxes) -> Arc<Store> {
         model,
         readings,
         wall_failure,
-        rest: Rest::after_start(clock::now().mono),
+        rest: Rest::after_start(clock::now().mono, rests_apart),
+        pages,
         reach,
         keys,
         lock,
@@ -235,8 +241,11 @@ impl Core {
 
     async fn on_timeout(&mut self) {
         self.read_machine().await;
-        if self.rest.begins(clock::now().mono, self.is_idle()) {
-            pages::give_back();
+        if let Some(from) = self.rest.begins(clock::now().mono, self.is_idle()) {
+            self.pages.give_back();
+            if from == Rested::Work {
+                pages::trim();
+            }
         }
         let context = Context { now: clock::now(), rows: self.store.as_ref(), policy: &self.rules };
         self.node.handle_timeout(context);
@@ -503,6 +512,9 @@ impl Core {
     }
 
     async fn tell_network(&mut self) {
+        if !self.turn.is_empty() {
+            self.rest.passed(clock::now().mono);
+        }
         if self.net.give(&mut self.turn).await.is_err() {
             tracing::error!("the network has stopped");
         }

@@ -33,6 +33,7 @@ use super::{
     home::{self, Home, Settings},
     init::write,
     machine::Readings,
+    pages::Pages,
     rotate::{self, Key},
     seed, speeds,
 };
@@ -54,11 +55,12 @@ enum End {
 /// Runs the node in the foreground. Whoever calls has kept others out of this process's memory before
 /// the keys were read ([`super::memory`]).
 pub(crate) fn run(home: &Home, key: KeyFile, told: Told) -> Result<()> {
+    let pages = Pages::at_start();
     let key = Key::new(key);
     loop {
         let settings = home.read_settings()?;
         let runtime = runtime(early_limits(&settings).workers)?;
-        let outcome = runtime.block_on(serve(home, &settings, &key, told));
+        let outcome = runtime.block_on(serve(home, &settings, &key, told, pages.clone()));
         runtime.shutdown_timeout(Duration::from_secs(2));
         match outcome? {
             End::Stopped => return Ok(()),
@@ -87,7 +89,13 @@ fn early_limits(settings: &Settings) -> Limits {
     Limits::of(settings.kind().unwrap_or(Kind::Laptop))
 }
 
-async fn serve(home: &Home, settings: &Settings, key: &Key, told: Told) -> Result<End> {
+async fn serve(
+    home: &Home,
+    settings: &Settings,
+    key: &Key,
+    told: Told,
+    pages: Pages,
+) -> Result<End> {
     let door = Door::open(home.path())?;
     let cache_bytes = early_limits(settings).store_cache_bytes;
     let store = Arc::new(home.open_store(key.file().secrets(), cache_bytes)?);
@@ -165,6 +173,8 @@ async fn serve(home: &Home, settings: &Settings, key: &Key, told: Told) -> Resul
         model,
         readings: Readings::new(home.path().to_owned(), told.metered.unwrap_or(settings.metered)),
         wall_failure,
+        pages,
+        rests_apart: limits.rests_apart,
         reach,
         keys: home::keys(keeping),
         lock,
