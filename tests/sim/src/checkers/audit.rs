@@ -2,7 +2,7 @@
 //! device ever says that a chain was cut or forked.
 
 use weft_core::{
-    audit::{self, Signatures},
+    audit::{self, Lineage, Signatures},
     witness,
 };
 use weft_protocol::{audit::AuditMessage, codec, id::DeviceId, witness::SignedHead};
@@ -62,7 +62,8 @@ impl Audit {
                 }
                 Ok(heads)
             };
-            let verify = |signatures| host.lineage().verify(heads, host.disk.durable(), signatures);
+            let lineage = begun(host);
+            let verify = |signatures| lineage.verify(heads, host.disk.durable(), signatures);
             let (quick, thorough) = (verify(Signatures::Checkpoints), verify(Signatures::Every));
             if quick.as_ref().ok() != thorough.as_ref().ok() {
                 let what = format!("the chains of {}: {quick:?}, but {thorough:?}", host.name);
@@ -84,5 +85,22 @@ impl Audit {
                 Err(error) => failures.add("audit", format!("the chain of {}: {error}", host.name)),
             }
         }
+    }
+}
+
+/// The keys that a machine's chains are under. One that was stolen after another key took the place of its own, and
+/// before it started under that, never begins a chain under it.
+fn begun(host: &Host) -> Lineage {
+    let lineage = host.lineage();
+    match &host.former[..] {
+        [last, former @ ..]
+            if host.stolen
+                && lineage
+                    .records(&host.id, 0, 1, host.disk.durable())
+                    .is_ok_and(|it| it.is_empty()) =>
+        {
+            Lineage::new(*last, former)
+        }
+        _ => lineage,
     }
 }
