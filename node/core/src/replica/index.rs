@@ -330,7 +330,7 @@ impl Index {
                         let state = IndexState { heads: heads.clone(), buried };
                         lacking.remove(&Sum::of(key, &state).stub())
                     };
-                    let older = older(key, &entry).into_iter();
+                    let older = older(key, &entry);
                     let Some(heads) = older.into_iter().find(is_there) else { return true };
                     let (kind, theirs) = (entry.kind.clone(), Theirs::Heads(heads));
                     compared.start.push((*key, Want { kind, theirs }));
