@@ -236,7 +236,7 @@ impl Index {
     }
 
     pub(super) fn see(&self, key: &DocumentKey) -> Option<Seen<'_>> {
-        self.entries.get(key).map(|(packed, _)| Seen { packed, shared: &self.shared })
+        self.entries.get(key).map(|(packed, _)| self.seen(packed))
     }
 
     pub(super) fn get(&self, key: &DocumentKey) -> Option<Cow<'_, Entry>> {
@@ -244,8 +244,11 @@ impl Index {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&DocumentKey, Seen<'_>)> {
-        let seen = |packed| Seen { packed, shared: &self.shared };
-        self.entries.iter().map(move |(key, (packed, _))| (key, seen(packed)))
+        self.entries.iter().map(|(key, (packed, _))| (key, self.seen(packed)))
+    }
+
+    fn seen<'a>(&'a self, packed: &'a Packed) -> Seen<'a> {
+        Seen { packed, shared: &self.shared }
     }
 
     /// The heads that a document has here: its skeleton's if it was never written to.
@@ -317,7 +320,7 @@ impl Index {
                 let mut own = Vec::new();
                 for (key, (packed, sum)) in self.range(&range.from, &range.to) {
                     if !lacking.remove(&sum.stub()) {
-                        own.push((*key, Seen { packed, shared: &self.shared }));
+                        own.push((*key, self.seen(packed)));
                     }
                 }
                 own.retain(|(key, seen)| {
